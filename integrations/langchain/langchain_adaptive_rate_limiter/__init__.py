@@ -1,0 +1,1 @@
+"""Adaptive rate limiting for LangChain."""
