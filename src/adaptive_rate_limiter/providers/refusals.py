@@ -1,0 +1,236 @@
+"""Why a reply refuses, and when to come back: a table of rules, first match wins."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptive_rate_limiter.providers.phrases import Named, named_limit, plain_words, waits_in
+from adaptive_rate_limiter.providers.times import DAY, HOUR, Clock, from_number, number, seconds_until
+from adaptive_rate_limiter.types import QuotaReading, Refusal, RefusalKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from adaptive_rate_limiter.providers.bodies import Evidence
+
+__all__ = ["Signals", "judge", "read_wait"]
+
+_RATE = RefusalKind.RATE_LIMIT
+_CONCURRENCY = RefusalKind.CONCURRENCY
+_OVERLOAD = RefusalKind.OVERLOAD
+_QUOTA = RefusalKind.QUOTA_EXHAUSTED
+_TOO_LARGE = RefusalKind.REQUEST_TOO_LARGE
+_NOT_ENTITLED = RefusalKind.NOT_ENTITLED
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A refusal recognised by the words of its body. `codes` are machine words, `text` sentences; either suffices."""
+
+    kind: RefusalKind
+    retryable: bool
+    codes: re.Pattern[str] | None
+    text: re.Pattern[str] | None
+    statuses: frozenset[int]
+
+
+def _rule(kind: RefusalKind, *, retryable: bool, statuses: set[int], codes: str = "", text: str = "") -> Rule:
+    return Rule(
+        kind,
+        retryable,
+        re.compile(codes) if codes else None,
+        re.compile(text) if text else None,
+        frozenset(statuses),
+    )
+
+
+_REFUSING = {402, 403, 413, 426, 429, 498, 503, 529}
+_ANY = _REFUSING | {400, 401, 500, 502, 504, 520, 521, 522, 523, 524}
+
+# Codes are matched in lower case, each on a line of its own; sentences as `plain_words` leaves them.
+RULES: tuple[Rule, ...] = (
+    # Money: nothing comes back by itself.
+    _rule(
+        _QUOTA, retryable=False, statuses=_ANY - {413},
+        codes=r"insufficient_(?:quota|balance|funds|credits?)|billing|payment_required|exceeded_current_quota"
+        r"|credits?_(?:exhausted|depleted)|service_?quota_?exceeded|^1113$",
+        text=r"insufficient (?:quota|balance|funds?|credits?)|balance (?:is )?(?:too low|insufficient|exhausted|depleted|not)"
+        r"|(?:out of|no|not enough|insufficient|more|(?:exceeded|exhausted|depleted|used(?: up)?|ran out of|run out of)"
+        r"(?: all| any| your| of| the| monthly| included| available| free| prepaid| remaining){0,5}) credits\b"
+        r"|credits? (?:is |are |has |have |balance ){0,2}(?:been )?(?:exhausted|depleted|used up|expired|insufficient)"
+        r"|(?:spend|spending|billing|budget) (?:hard )?(?:limit|cap)|billing (?:hard limit|not active)"
+        r"|account is not active|payment (?:is )?required|余额不足|欠费|充值",
+    ),
+    _rule(
+        _NOT_ENTITLED, retryable=False, statuses=_REFUSING | {401},
+        codes=r"free_?tier_?error|not_entitled|model_not_allowed|permission_(?:denied|error)|access_?denied|^13(?:09|11)$",
+        text=r"extra usage is required|not have access|(?:can|may|must) only be \w+|only be (?:used|accessed|called)"
+        r"|not (?:available|supported|allowed|included|enabled|permitted) (?:on|for|in|with|under|by|from) (?:your|this|the)\b"
+        r"|(?:plan|tier|subscription) (?:does not|doesn't|do not) (?:include|support|allow)|have a free (?:quota )?tier"
+        r"|requires? an? [\w ]{0,30}(?:subscription|plan)\b|subscription [\w ]{0,20}(?:expired|inactive)"
+        r"|permission denied|(?:unsupported|unauthori[sz]ed) client|not authori[sz]ed to|access denied"
+        r"|or newer is required|无权|套餐.{0,10}(?:不支持|未包含|到期|过期)",
+    ),
+    _rule(
+        _TOO_LARGE, retryable=False, statuses={400, 413, 429},
+        codes=r"request_too_large|payload_too_large|rate_limit_request_too_large",
+        text=r"request (?:is )?too large|payload too large|single request (?:exceeds|is larger)",
+    ),
+    _rule(
+        _CONCURRENCY, retryable=True, statuses={403, 409, 429, 503},
+        codes=r"concurren|max_parallel|too_many_connections",
+        text=r"concurren|in flight|simultaneous|parallel requests|active (?:requests|jobs|connections|sessions|streams)"
+        r"|too many (?:open )?connections|running, \d+ pending|并发",
+    ),
+    _rule(
+        _OVERLOAD, retryable=True, statuses=_REFUSING | {500, 502, 504},
+        codes=r"overload|system_busy|server_busy|capacity_exceeded|over_capacity|queue_exceeded|engine_busy"
+        r"|service_?unavailable|model_?not_?ready|^13(?:05|12)$",
+        text=r"overload|(?:server|service|system|engine|model|we) (?:is |are |currently |temporarily |too |still ){0,3}"
+        r"(?:busy|unavailable|under heavy|at capacity|experiencing (?:high|heavy))"
+        r"|(?:at|over|out of|insufficient|no|not enough|limited|reached(?: its)?) capacity|capacity (?:exceeded|constraints?)"
+        r"|(?:high|heavy|unusual(?:ly)? high) (?:demand|load|traffic)|rate limited upstream|^ ?provider returned error"
+        r"|upstream (?:connect|error|rate)|^ ?resource exhausted[.,] please try again later"
+        r"|繁忙|访问量过大|过载|拥挤",
+    ),
+    # A window of hours, by its code or by name without a length.
+    _rule(
+        _QUOTA, retryable=True, statuses={400, 402, 403, 429},
+        codes=r"usage_?limit|(?:token|request)_?quota_?exceeded|^13(?:04|08|10|1[6-9]|2[01])$",
+        text=r"(?:session|weekly|monthly|daily|plan) (?:usage )?(?:limit|quota|allowance)|usage limit (?:has been )?reached"
+        r"|reached your (?:specified )?(?:api )?usage limits?|regain access|上限。|额度已?用完",
+    ),
+)  # fmt: skip
+
+# What a status means when the body tells nothing finer.
+BY_STATUS: dict[int, tuple[RefusalKind, bool]] = {
+    402: (_QUOTA, False),
+    403: (_NOT_ENTITLED, False),
+    413: (_TOO_LARGE, False),
+    429: (_RATE, True),
+    498: (_OVERLOAD, True),  # Groq: flex capacity exceeded
+    503: (_OVERLOAD, True),
+    529: (_OVERLOAD, True),  # Anthropic
+}
+# Words that make a refusal of pace out of another client or server error.
+_PACE = re.compile(r"throttl|rate_?limit|too_?many_?requests|resource_?exhausted|slow_?down")
+# OpenAI writes this for spent money, Google for every quota it has.
+_OPENAI_QUOTA = re.compile(r"exceeded your current quota, please check your plan and billing")
+_GOOGLE = re.compile(r"resource_?exhausted|google|quota exceeded for metric")
+
+
+@dataclass(slots=True)
+class Signals:
+    """What the headers tell of a refusal, beside the readings."""
+
+    waits: list[float]
+    other_waits: list[float]  # only when nothing better is told
+    names: list[str]  # headers that name the limit in words
+    codes: list[str]
+
+
+def read_wait(text: str, scale: float, clock: Clock) -> float | None:
+    """Seconds of a retry-after value in any form, or None; `scale` applies to bare numbers."""
+    value = number(text)
+    if value is None:
+        whole = seconds_until(text, clock)
+        pieces = () if whole is not None else text.split(",")[:8]
+        return (
+            whole
+            if whole is not None
+            else next(filter(None, (_piece(p, scale, clock) for p in pieces)), None)
+        )
+    return from_number(value if value > DAY * 1e4 else value * scale, clock)
+
+
+def _piece(text: str, scale: float, clock: Clock) -> float | None:
+    return read_wait(text.replace(",", ""), scale, clock) if text.strip() else None
+
+
+def judge(
+    status: int,
+    evidence: Evidence,
+    signals: Signals,
+    readings: Sequence[QuotaReading],
+    *,
+    clock: Clock,
+    zone: float | None,
+) -> tuple[Refusal | None, Named]:
+    """The refusal that a reply of this status expresses, and the limit it names."""
+    text = "\n".join([*evidence.sentences, *evidence.quotas])[:8_000]
+    codes = "\n".join([*evidence.codes, *signals.codes]).lower()
+    named = named_limit("\n".join([text, *(f"{name} limit" for name in signals.names)]))
+    verdict = _kind(status, codes, text, named, zero=evidence.zero_quota or _limit_of_zero(readings))
+    if verdict is None:
+        return None, named
+    kind, retryable = verdict
+    if kind in (_TOO_LARGE, _NOT_ENTITLED) or not retryable:
+        return Refusal(kind, None, retryable=False, unit=named.unit), named
+    waits = [*signals.waits, *_body_waits(evidence, clock), *waits_in(text, clock, zone)]
+    if evidence.quotas and (named.window or 0) >= DAY:
+        waits = []  # Google's RetryInfo speaks for the minute; it does not bring the day back
+        spent = []
+    else:
+        spent = _binding(readings) if kind in (_RATE, _QUOTA) else []
+    wait = _finest(waits) or _longest(signals.other_waits, spent, waits)
+    if kind is _RATE and _renews_slowly(named, spent, wait):
+        kind = _QUOTA
+    unit = named.unit or (spent[0].unit if len(spent) == 1 else None)
+    return Refusal(kind, wait, retryable=True, unit=unit), named
+
+
+def _kind(status: int, codes: str, text: str, named: Named, *, zero: bool) -> tuple[RefusalKind, bool] | None:
+    words = plain_words(text)
+    if status == 429 and (zero or named.zero):  # noqa: PLR2004 - HTTP's word for too many requests
+        return _NOT_ENTITLED, False
+    if named.oversized and status in (400, 413, 429):
+        return _TOO_LARGE, False
+    lines = codes.splitlines()
+    google = _GOOGLE.search(codes) or _GOOGLE.search(text.lower())
+    if _OPENAI_QUOTA.search(words) and not google and status in _REFUSING:
+        return _QUOTA, False
+    for rule in RULES:
+        if status in rule.statuses and (
+            (rule.codes and any(rule.codes.search(line) for line in lines))
+            or (rule.text and rule.text.search(words))
+        ):
+            return rule.kind, rule.retryable
+    if status in _ANY and status not in (429, 503, 529) and (_PACE.search(codes) or "rate limit" in words):
+        return (_TOO_LARGE, False) if status == 413 else (_RATE, True)  # noqa: PLR2004 - HTTP
+    return BY_STATUS.get(status)
+
+
+def _limit_of_zero(readings: Sequence[QuotaReading]) -> bool:
+    return any(reading.limit == 0 for reading in readings)
+
+
+def _body_waits(evidence: Evidence, clock: Clock) -> list[float]:
+    waits = (read_wait(text, scale, clock) for text, scale in evidence.waits[:16])
+    return [wait for wait in waits if wait is not None]
+
+
+def _binding(readings: Sequence[QuotaReading]) -> list[QuotaReading]:
+    """The limits with nothing left. Anthropic's sum of tokens resets with its earlier half: the halves count."""
+    halves = any(reading.unit in ("input_tokens", "output_tokens") for reading in readings)
+    return [r for r in readings if r.remaining == 0 and not (halves and r.unit == "tokens")]
+
+
+def _finest(waits: list[float]) -> float | None:
+    """The longest wait told, in its finest spelling: 0.174 rather than 1, 48.94 rather than 48; never a zero beside more."""
+    longest = max(waits, default=0.0)
+    if not longest:
+        return None
+    finer = [wait for wait in waits if 0 < longest - wait < 1 and wait > 0 and wait != int(wait)]
+    return max(finer) if finer and longest == int(longest) else longest
+
+
+def _longest(others: list[float], spent: list[QuotaReading], told: list[float]) -> float | None:
+    resets = [reading.reset_after for reading in spent if reading.reset_after is not None]
+    return max([*others, *resets, *told], default=None)
+
+
+def _renews_slowly(named: Named, spent: list[QuotaReading], wait: float | None) -> bool:
+    windows = [named.window or 0.0, wait or 0.0, *(reading.window or 0.0 for reading in spent)]
+    return max(windows) > HOUR
