@@ -7,7 +7,8 @@ tell and only the host knows stands in `DIALECTS`. Sources are named where they 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -119,11 +120,11 @@ WINDOWS = (MINUTE, HOUR, DAY, MONTH)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What the names alone do not tell. `hosts` are domain endings; `marker` a header that gives it away."""
+    """What the names alone do not tell. `hosts` are domain endings; `markers` are headers that give it away."""
 
     name: str
     hosts: tuple[str, ...] = ()
-    marker: str | None = None
+    markers: tuple[str, ...] = ()
     windows: Mapping[str, float] = field(default_factory=dict)  # by unit; "*" for any
     scope: str | None = None
     zone: float | None = None  # seconds east of UTC of times written without a zone
@@ -133,18 +134,18 @@ DIALECTS: tuple[Dialect, ...] = (
     # Requests are per DAY and tokens per minute, and nothing in the names says so (console.groq.com/docs/rate-limits).
     Dialect("groq", hosts=("groq.com",), windows={"requests": DAY}),
     # Everything per second; the boolean x-ratelimit gives it away behind a router.
-    Dialect("together", hosts=("together.xyz", "together.ai"), marker="x-ratelimit", windows={"*": 1.0}),
+    Dialect("together", hosts=("together.xyz", "together.ai"), markers=("x-ratelimit", "x-tokenlimit-limit"), windows={"*": 1.0}),
     Dialect("replicate", hosts=("replicate.com",), windows={"requests": MINUTE}, scope="account"),
     Dialect("exa", hosts=("exa.ai",), scope="account"),
     # Beijing time without a zone.
     Dialect("zhipu", hosts=("bigmodel.cn", "z.ai"), zone=8 * HOUR),
     # The same names meant per minute before the cache-adjusted header came.
-    Dialect("fireworks", marker="x-ratelimit-limit-tokens-cache-adjusted-prompt", windows={
+    Dialect("fireworks", markers=("x-ratelimit-limit-tokens-cache-adjusted-prompt",), windows={
         "input_tokens": 1.0, "output_tokens": 1.0, "cache_adjusted_input_tokens": 1.0}),
     # These hosts pass on the bucket of their own upstream account, shared with strangers.
     Dialect("gateway", scope="upstream", hosts=(
         "router.huggingface.co", "models.github.ai", "models.inference.ai.azure.com", "portkey.ai", "braintrust.dev",
-        "gateway.ai.cloudflare.com", "gateway.pydantic.dev", "helicone.ai", "openrouter.ai")),
+        "gateway.ai.cloudflare.com", "gateway.pydantic.dev", "helicone.ai")),
 )  # fmt: skip
 
 _UNKNOWN = Dialect("unknown")
@@ -153,11 +154,13 @@ _HOST = re.compile(r"^(?:[a-z][a-z0-9+.-]{0,20}://)?(?:[^/?#@]{0,200}@)?([a-z0-9
 
 def dialect_of(url: str, markers: set[str]) -> Dialect:
     """The dialect of a reply: a header's mark before the host's name, for a router's host speaks for many."""
+    here = _at_host(url[:512])
+    marked = next((d for d in DIALECTS if not markers.isdisjoint(d.markers)), None) if markers else None
+    return here if marked is None else replace(marked, scope=here.scope, zone=here.zone)
+
+
+@lru_cache(maxsize=512)
+def _at_host(url: str) -> Dialect:
     found = _HOST.match(url)
     host = found[1].lower() if found else ""
-    here = next((d for d in DIALECTS if any(host == h or host.endswith("." + h) for h in d.hosts)), _UNKNOWN)
-    if markers:
-        marked = next((d for d in DIALECTS if d.marker in markers), None)
-        if marked is not None:
-            return Dialect(marked.name, windows=marked.windows, scope=here.scope, zone=here.zone)
-    return here
+    return next((d for d in DIALECTS if any(host == h or host.endswith("." + h) for h in d.hosts)), _UNKNOWN)

@@ -14,7 +14,7 @@ __all__ = ["Meaning", "meaning_of"]
 _LONGEST_NAME = 128
 _LONGEST_PHRASE = 4  # words, in WORDS
 _FAMILIES = tuple((re.compile(family.start), family) for family in FAMILIES)
-_MARKERS = frozenset(dialect.marker for dialect in DIALECTS)
+_MARKERS = frozenset(marker for dialect in DIALECTS for marker in dialect.markers)
 _SPAN = re.compile(r"(\d{1,6})([a-z]{1,2})")
 
 
@@ -44,6 +44,8 @@ def meaning_of(raw: str | bytes) -> Meaning | None:
     if name in NAMES:
         role, scale = NAMES[name]
         return Meaning(role, name, scale, marks=name in _MARKERS)
+    if name.endswith("-retry-after"):
+        return Meaning("retry", name, 1.0)
     for start, family in _FAMILIES:
         found = start.match(name)
         if found:
@@ -60,7 +62,7 @@ def _quota(name: str, start: str, family: Family, parts: dict[str, str | float])
     return Meaning(
         role="quota",
         name=name,
-        family=start,
+        family=start.replace("rate-limit", "ratelimit"),  # Azure once mixed the two spellings
         field=str(parts["field"]),
         unit=str(parts.get("unit") or family.unit or "requests"),
         window=None if window is None else float(window),

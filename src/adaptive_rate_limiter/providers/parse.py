@@ -68,7 +68,7 @@ def read(headers: Any, body: Any, status_code: Any, url: Any) -> RateLimitInfo:
     if not told.quota and not told.other and status < _FIRST_ERROR:
         return RateLimitInfo(timestamp=now)
     clock = Clock(told.date)
-    dialect = dialect_of(str(url)[:512] if url is not None else "", told.markers)
+    dialect = dialect_of(str(url) if url is not None else "", told.markers)
     slots = Slots()
     for meaning, text in told.quota:
         slots.put(meaning, text, clock)
@@ -123,12 +123,11 @@ def _pairs(headers: Any) -> Iterable[Any]:
 def _sorted(headers: Any, told: _Told | None = None) -> _Told:
     told = told or _Told()
     for pair in islice(_pairs(headers), _MAX_HEADERS):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - name and value
+        try:
+            name, value = pair
+            meaning = meaning_of(name)
+        except (TypeError, ValueError, AttributeError):  # no pair, or a name that is no text
             continue
-        name, value = pair
-        if not isinstance(name, (str, bytes)):
-            continue
-        meaning = meaning_of(name)
         if meaning is None:
             continue
         text = _text(value)
@@ -152,13 +151,13 @@ _OLD_POLICY = Meaning("old_policy", "ratelimit-limit")
 
 
 def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value[:_MAX_VALUE]
     if isinstance(value, (list, tuple)):
         texts = [text for text in map(_text, value[:8]) if text is not None]
         return ", ".join(texts)[:_MAX_VALUE] if texts else None
     if isinstance(value, bytes):
         return value[:_MAX_VALUE].decode("latin-1")
-    if isinstance(value, str):
-        return value[:_MAX_VALUE]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return repr(value)[:_MAX_VALUE] if abs(value) < 1e300 else None  # noqa: PLR2004 - huge ints cannot be printed
     return None

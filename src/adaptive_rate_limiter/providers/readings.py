@@ -23,13 +23,16 @@ _MAX_SLOTS = 64
 _BARE_CEILING = 1e8  # a larger bare number is an instant, whose unit is plain
 
 
-def pieces(text: str) -> list[str]:
-    """A value, and its parts if it was sent more than once and joined: the first that reads counts."""
-    return [text, *text.split(",")[:8]] if "," in text else [text]
+def _pieces(text: str) -> list[str]:
+    """The values of a header that was sent more than once and joined; the first that reads counts."""
+    return text.split(",", 8)[:8] if "," in text else [text]
 
 
 def first_count(text: str) -> float | None:
-    for piece in pieces(text):
+    """The first count that reads; a sentinel (negative, or int64-sized) is None."""
+    if len(text) < 15 and text.isdecimal():  # noqa: PLR2004 - the plain case, below MAX_COUNT
+        return float(text)
+    for piece in (text, *_pieces(text)) if ", " not in text else _pieces(text):
         value = number(piece.partition(";")[0])
         if value is not None:
             return value if 0 <= value < MAX_COUNT else None
@@ -39,7 +42,19 @@ def first_count(text: str) -> float | None:
 class Slot:
     """The figures of one limit while they are being gathered."""
 
-    __slots__ = ("bare", "fixed", "limit", "meaning", "remaining", "reset", "share", "used", "window")
+    __slots__ = (
+        "bare",
+        "fixed",
+        "limit",
+        "meaning",
+        "refill",
+        "remaining",
+        "reset",
+        "share",
+        "used",
+        "void",
+        "window",
+    )
 
     def __init__(self, meaning: Meaning) -> None:
         self.meaning = meaning
@@ -51,6 +66,10 @@ class Slot:
         self.reset: float | None = None
         self.share: float | None = None  # of the limit, 0 to 1, where nothing is counted
         self.bare = False  # the reset is a number without a unit
+        self.refill = (
+            False  # the reset is a duration: where it was seen, the time to full, not the end of a window
+        )
+        self.void = False  # a count was a sentinel or damaged
 
     def put(self, field: str, text: str, clock: Clock) -> None:
         if field == "reset":
@@ -58,8 +77,8 @@ class Slot:
             return
         value = first_count(text)
         if value is None:
-            return
-        if field in ("window", "window_minutes"):
+            self.void = True
+        elif field in ("window", "window_minutes"):
             self.window = value * (MINUTE if field == "window_minutes" else 1.0)
             self.fixed = True
         elif field in ("percent", "share"):
@@ -70,12 +89,13 @@ class Slot:
     def _put_reset(self, text: str, clock: Clock) -> None:
         if self.reset is not None:
             return
-        for piece in pieces(text):
+        for piece in (*_pieces(text), text):
             seconds = seconds_until(piece, clock)
             if seconds is not None:
                 self.reset = seconds
-                value = number(piece)
+                value = None if piece[-1:].isalpha() else number(piece)
                 self.bare = value is not None and value < _BARE_CEILING
+                self.refill = piece[-1:] == "s"
                 return
 
     @property
@@ -97,7 +117,7 @@ class Slot:
             self.remaining = max(0.0, self.limit - self.used)
 
     def reading(self, scope: str | None) -> QuotaReading | None:
-        if self.limit is None and self.remaining is None and self.reset is None:
+        if self.limit is None and self.remaining is None and (self.reset is None or self.void):
             return None
         if self.window is not None and not 0 < self.window <= 400 * DAY:
             return None
@@ -190,27 +210,29 @@ def _unit_of_bare(slot: Slot) -> str | None:
 
 
 def _window_by_arithmetic(slot: Slot) -> float | None:
-    """The window behind a refill time: reset / used = window / limit.
+    """The window behind a reset, where the name only suggests a minute.
 
-    A remaining count is rounded down, so what is really used lies between used - 1 and used. A reset that is
-    exactly a window long is the end of a flat window (OpenAI, autumn 2025). A reset that no window explains
-    leaves the assumed minute only while it does not refute it.
+    A refill time tells it: reset / used = window / limit. A remaining count is rounded down, so what is really
+    used lies between used - 1 and used. A reset that is exactly a window long is the end of a flat window
+    (OpenAI, autumn 2025). A reset that no window explains leaves the minute only while it does not refute it.
     """
-    reset, used, assumed = slot.reset or 0.0, slot.spending, slot.window
-    if not used or not slot.limit or (slot.bare and assumed is not None and reset <= assumed):
-        return assumed if assumed is None or reset <= 2 * assumed else None
-    exact = reset * slot.limit / used
+    reset, used, assumed = slot.reset or 0.0, slot.spending, slot.window or MINUTE
+    if not slot.refill and reset <= assumed:
+        return assumed
+    exact = reset * slot.limit / used if used and slot.limit else 0.0
     for window in WINDOWS:
         if math.isclose(exact, window, rel_tol=0.02):
             return window
     if reset in WINDOWS:
         return reset
-    low = (reset - 0.001) * slot.limit / used * 0.98
-    high = (reset + 0.001) * slot.limit / (used - 1) * 1.02 if used > 1 else math.inf
-    for window in WINDOWS:
-        if low <= window <= high:
-            return window
-    return assumed if assumed is not None and exact <= 2 * assumed else None
+    if used and slot.limit and used > 1:
+        low, high = (reset - 0.001) * slot.limit / used, (reset + 0.001) * slot.limit / (used - 1)
+        for window in WINDOWS:
+            if 0.98 * low <= window <= 1.02 * high:
+                return window
+    if reset <= 1.05 * assumed or 0 < exact <= 2 * assumed:
+        return assumed
+    return None if slot.refill else next((window for window in WINDOWS if window >= reset), None)
 
 
 def merged(readings: Iterable[QuotaReading]) -> list[QuotaReading]:

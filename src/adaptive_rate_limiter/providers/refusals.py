@@ -64,7 +64,7 @@ RULES: tuple[Rule, ...] = (
         r"|account is not active|payment (?:is )?required|余额不足|欠费|充值",
     ),
     _rule(
-        _NOT_ENTITLED, retryable=False, statuses=_REFUSING | {401},
+        _NOT_ENTITLED, retryable=False, statuses=_REFUSING,
         codes=r"free_?tier_?error|not_entitled|model_not_allowed|permission_(?:denied|error)|access_?denied|^13(?:09|11)$",
         text=r"extra usage is required|not have access|(?:can|may|must) only be \w+|only be (?:used|accessed|called)"
         r"|not (?:available|supported|allowed|included|enabled|permitted) (?:on|for|in|with|under|by|from) (?:your|this|the)\b"
@@ -82,7 +82,7 @@ RULES: tuple[Rule, ...] = (
         _CONCURRENCY, retryable=True, statuses={403, 409, 429, 503},
         codes=r"concurren|max_parallel|too_many_connections",
         text=r"concurren|in flight|simultaneous|parallel requests|active (?:requests|jobs|connections|sessions|streams)"
-        r"|too many (?:open )?connections|running, \d+ pending|并发",
+        r"|too many (?:open )?connections|running, \d+ pending|in progress batches|并发",
     ),
     _rule(
         _OVERLOAD, retryable=True, statuses=_REFUSING | {500, 502, 504},
@@ -97,9 +97,9 @@ RULES: tuple[Rule, ...] = (
     ),
     # A window of hours, by its code or by name without a length.
     _rule(
-        _QUOTA, retryable=True, statuses={400, 402, 403, 429},
-        codes=r"usage_?limit|(?:token|request)_?quota_?exceeded|^13(?:04|08|10|1[6-9]|2[01])$",
-        text=r"(?:session|weekly|monthly|daily|plan) (?:usage )?(?:limit|quota|allowance)|usage limit (?:has been )?reached"
+        _QUOTA, retryable=True, statuses={400, 401, 402, 403, 429},
+        codes=r"usage_?limit|^quota_exceeded$|^13(?:04|08|10|1[6-9]|2[01])$",
+        text=r"(?:hourly usage|session|weekly|monthly|daily|plan) (?:usage )?(?:limit|quota|allowance)|usage limit (?:has been )?reached"
         r"|reached your (?:specified )?(?:api )?usage limits?|regain access|上限。|额度已?用完",
     ),
 )  # fmt: skip
@@ -162,7 +162,13 @@ def judge(
     text = "\n".join([*evidence.sentences, *evidence.quotas])[:8_000]
     codes = "\n".join([*evidence.codes, *signals.codes]).lower()
     named = named_limit("\n".join([text, *(f"{name} limit" for name in signals.names)]))
-    verdict = _kind(status, codes, text, named, zero=evidence.zero_quota or _limit_of_zero(readings))
+    verdict = _kind(
+        status,
+        codes,
+        text,
+        named,
+        zero=evidence.zero_quota or (_limit_of_zero(readings) and not signals.waits),
+    )
     if verdict is None:
         return None, named
     kind, retryable = verdict
@@ -192,12 +198,14 @@ def _kind(status: int, codes: str, text: str, named: Named, *, zero: bool) -> tu
     if _OPENAI_QUOTA.search(words) and not google and status in _REFUSING:
         return _QUOTA, False
     for rule in RULES:
+        if rule.kind is _QUOTA and rule.retryable and (named.window or HOUR) < HOUR:
+            continue  # the word quota over a minute: pace
         if status in rule.statuses and (
             (rule.codes and any(rule.codes.search(line) for line in lines))
             or (rule.text and rule.text.search(words))
         ):
             return rule.kind, rule.retryable
-    if status in _ANY and status not in (429, 503, 529) and (_PACE.search(codes) or "rate limit" in words):
+    if status in _ANY - {401, 429, 503, 529} and (_PACE.search(codes) or "rate limit" in words):
         return (_TOO_LARGE, False) if status == 413 else (_RATE, True)  # noqa: PLR2004 - HTTP
     return BY_STATUS.get(status)
 

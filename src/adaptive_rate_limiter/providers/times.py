@@ -103,6 +103,7 @@ def duration(text: str) -> float | None:
     return total if at and total <= LONGEST else None
 
 
+@lru_cache(maxsize=256)
 def instant(text: str, zone: float | None = 0.0) -> float | None:
     """Unix seconds of an RFC 3339 or HTTP date; `zone` is the offset in seconds of a time that tells none.
 
@@ -159,9 +160,10 @@ def seconds_until(text: str, clock: Clock, zone: float | None = 0.0) -> float | 
     text = text.strip()
     if not text or len(text) > _TEXT_CAP:
         return None
-    value = number(text)
-    if value is not None:
-        return from_number(value, clock)
+    if not text[-1].isalpha():
+        value = number(text)
+        if value is not None:
+            return from_number(value, clock)
     length = duration(text)
     if length is not None:
         return length
