@@ -1,0 +1,310 @@
+"""One bucket: every decision about the calls that share one limit, with time as an argument.
+
+A call passes `submit` (admitted at once, put in line, or refused with a reason), `observe` for each
+response, and one of `settle`, `cancel`, `lapse`. Whenever something changed, `dispatch` says who goes now,
+and `wake_at` when to ask again.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from adaptive_rate_limiter.core.account import Account
+from adaptive_rate_limiter.core.charging import GENERIC, Charging, Usage
+from adaptive_rate_limiter.core.discovery import Discovery
+from adaptive_rate_limiter.core.estimate import Estimator
+from adaptive_rate_limiter.core.ledger import HoldState, Ledger
+from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
+from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Cost, Quota
+from adaptive_rate_limiter.exceptions import CapacityExceededError
+from adaptive_rate_limiter.types import RateLimitInfo, Refusal, RefusalKind
+
+BACKOFF_FIRST, BACKOFF_MOST = 1.0, 60.0  # seconds of pause for an overloaded provider that names none
+NO_END = 3600.0  # seconds of pause for a spent quota that names no end: somebody has to pay, or to ask again
+TOKEN_UNITS = (TOKENS, INPUT_TOKENS, OUTPUT_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why the next call cannot go: the limit, how much of it is missing, and until when (inf: until a call ends)."""
+
+    limit: str
+    missing: float
+    until: float
+
+
+class Bucket:
+    """The calls that share one (host, credential, model), their limits and their line."""
+
+    def __init__(  # noqa: PLR0917 - built in one place
+        self,
+        bucket_id: str,
+        quotas: Iterable[Quota],
+        now: float,
+        max_pause: float = 300.0,
+        max_concurrency: int | None = None,
+    ) -> None:
+        self.bucket_id = bucket_id
+        self.max_pause = max_pause
+        self.max_concurrency = math.inf if max_concurrency is None else max_concurrency
+        self.window = self.max_concurrency  # of calls in flight; a concurrency refusal shrinks it
+        self.charging: Charging = GENERIC
+        self.ledger = Ledger(quotas, now)
+        self.queue = FairQueue()
+        self.estimator = Estimator()
+        self.account = Account()
+        self.discovery = Discovery()
+        self.untold = not self.ledger.gauges  # some limit shows only in refusals: discovery is in charge of it
+        self.in_flight = 0
+        self.paused_until = -math.inf
+        self.pause_reason = ""
+        self.overloads = 0
+        self.wait: Wait | None = None
+        self.wake_at = math.inf
+        self._jitter = random.Random(bucket_id)  # noqa: S311 - spreads retries, guards nothing
+
+    # Admission
+
+    def submit(self, call: Call, now: float) -> None:
+        """Admit the call (`hold` is set), put it in line, or raise CapacityExceededError at once."""
+        if not self.queue.count and self._blocked(call.cost, now) is None:
+            self._admit(call, now)
+            return
+        self._refuse_vain(call, now)
+        call.size = self._size(call.cost)
+        self.queue.push(call)
+        if self.queue.count == 1 or call.deadline is not None:
+            self.wake_at = now  # the line has changed: ask for a dispatch
+
+    def dispatch(self, now: float) -> list[Call]:
+        """Everyone whose wait is over: `hold` or `error` is set. Sets `wake_at` for the next time."""
+        done: list[Call] = []
+        queue = self.queue
+        self.wait, wake_at = None, self._expire(now, done)
+        while queue.count:
+            call = queue.next(self._funds(now))
+            if call is None:
+                break
+            wait = self._blocked(call.cost, now)
+            if wait is None:
+                call.share = self.ledger.share(call.cost)
+                queue.serve(call, call.share)
+                self._admit(call, now)
+                done.append(call)
+            elif now + self.max_pause < wait.until < math.inf:
+                self._turn_away(call, wait, now, done)
+            else:
+                call.reason = wait.limit
+                self.wait, wake_at = wait, min(wake_at, wait.until)
+                break
+        self.account.hold_back(self.wait.limit if self.wait else None, now)
+        self.wake_at = wake_at
+        return done
+
+    def withdraw(self, call: Call) -> None:
+        """The caller has gone: out of the line."""
+        if call.in_line:
+            self.queue.remove(call)
+
+    def _admit(self, call: Call, now: float) -> None:
+        call.hold = self.ledger.reserve(call.cost, now)
+        self.in_flight += 1
+        self.account.admit(now)
+        if self.untold:
+            call.trial = self.discovery.sent(1.0, now)
+
+    def _blocked(self, cost: Cost, now: float) -> Wait | None:
+        if now < self.paused_until:
+            return Wait(self.pause_reason, 0.0, self.paused_until)
+        if self.in_flight >= self.window:
+            return Wait("concurrency", self.in_flight + 1 - self.window, math.inf)
+        short = self.ledger.shortage(cost, now)
+        if short is not None:
+            gauge, missing = short
+            return Wait(gauge.unit, missing, max(now + 1e-4, self.ledger.ready_at(cost, now)[0]))
+        if self.untold:
+            ready = self.discovery.ready_at(1.0, now, self.queue.count)
+            if ready > now:
+                return Wait("undiscovered limit", 1.0, max(ready, now + 1e-3))
+        return None
+
+    def _refuse_vain(self, call: Call, now: float) -> None:
+        """Raise for a call that can never go, or not before its deadline or a pause that is too long."""
+        gauge = self.ledger.too_large(call.cost) if call.certain else None
+        if gauge is not None:
+            raise CapacityExceededError(
+                f"{call.cost[gauge.unit]:,.0f} {gauge.unit} can never pass {self.bucket_id}: "
+                f"the whole limit is {gauge.capacity:,.0f}",
+                self.bucket_id,
+            )
+        alone = max(self.paused_until, self.ledger.ready_at(call.cost, now)[0])
+        if alone - now > self.max_pause:
+            raise self._too_long(alone - now, f"beyond max_pause={self.max_pause:g}", now)
+        if call.deadline is not None:
+            ready = max(alone, self.eta(call.cost, now))
+            if ready > call.deadline:
+                raise self._too_long(ready - now, f"beyond its deadline in {call.deadline - now:.3g} s", now)
+
+    def _too_long(self, seconds: float, why: str, now: float) -> CapacityExceededError:
+        limit = self.pause_reason if now < self.paused_until else (self.wait.limit if self.wait else "the limit")
+        return CapacityExceededError(
+            f"{self.bucket_id} has room for this call in {seconds:,.3f} s ({limit}), {why}",
+            self.bucket_id,
+            max(0.0, seconds),
+        )
+
+    def _turn_away(self, call: Call, wait: Wait, now: float, done: list[Call]) -> None:
+        self.queue.remove(call)
+        self.wait = wait
+        call.error = self._too_long(wait.until - now, f"beyond max_pause={self.max_pause:g}", now)
+        done.append(call)
+
+    def _expire(self, now: float, done: list[Call]) -> float:
+        """Refuse those whose deadline has come; the next deadline."""
+        soonest = math.inf
+        if self.queue.deadlines:
+            for call in self.queue.expired(now):
+                call.error = self._too_long(
+                    self.eta(call.cost, now) - now, "and its deadline has come", now
+                )
+                done.append(call)
+            soonest = self.queue.next_deadline()
+        return soonest
+
+    def eta(self, cost: Cost, now: float) -> float:
+        """When a call of `cost`, put in line now, would go, as far as the limits are known."""
+        totals = self.queue.totals
+        total = {unit: amount + totals.get(unit, 0.0) for unit, amount in cost.items()}
+        ready = max(now, self.paused_until, self.ledger.eta(total, now)[0])
+        if self.untold and self.discovery.hypotheses is not None:
+            rate = self.discovery.hypotheses.limit() / 60.0
+            ready = max(ready, now + self.queue.count / rate)
+        return ready
+
+    # Balance
+
+    def _size(self, cost: Cost) -> float:
+        return cost.get(TOKENS) or cost.get(INPUT_TOKENS, 0.0)
+
+    def _funds(self, now: float) -> Funds | None:
+        """Are tokens the fuller side, and what can they pay by the time that a request may be sent?"""
+        if len(self.ledger.gauges) < 2:  # noqa: PLR2004 - it takes two to be balanced
+            return None
+        requests = tokens = None
+        fullest = math.inf
+        for gauge in self.ledger.gauges:
+            part = gauge.available(now) / gauge.limit
+            if gauge.unit == REQUESTS:
+                if requests is None or part < requests[0]:
+                    requests = (part, gauge)
+            elif gauge.unit in TOKEN_UNITS and part < fullest:
+                fullest, tokens = part, gauge
+        if requests is None or tokens is None:
+            return None
+        slot = max(0.0, requests[1].ready_at(1.0, now) - now)
+        payable = min(tokens.capacity, tokens.available(now) + slot * tokens.rate)
+        return Funds(prefer_large=fullest >= requests[0], payable=payable)
+
+    # What became of a call
+
+    def observe(self, call: Call, info: RateLimitInfo, now: float) -> None:
+        """Learn from one response to `call`; a refusal ends its hold."""
+        hold = call.hold
+        if hold is None:
+            return
+        self.ledger.arrived(hold, now)
+        if info.quotas:
+            before = len(self.ledger.gauges)
+            self.ledger.read(info.quotas, hold, now)
+            if before == 0 and self.ledger.gauges and self.discovery.hypotheses is None:
+                self.untold = False  # headers tell: nothing is left to discover
+        if info.refusal is not None:
+            self._refused(call, info.refusal, now)
+        else:
+            self._passed(call, now)
+
+    def _passed(self, call: Call, now: float) -> None:
+        self.overloads = 0
+        if call.trial is not None:
+            self.discovery.passed(call.trial, now)
+        if self.window < self.max_concurrency:
+            self.window += 1 / self.window
+
+    def _refused(self, call: Call, refusal: Refusal, now: float) -> None:
+        self.account.refused += 1
+        in_flight = self.in_flight
+        kind = refusal.kind
+        if kind is RefusalKind.RATE_LIMIT:
+            self._give_back(call, now, counts=self.charging.counts_refusals)
+            self._learn_refusal(call, refusal, now)
+        else:
+            if call.trial is not None:
+                self.discovery.withdrawn(call.trial)
+            self._give_back(call, now, counts=False)
+            if kind is RefusalKind.CONCURRENCY:
+                self.window = max(1.0, min(self.window, in_flight) * 0.8)
+            elif kind is RefusalKind.OVERLOAD:
+                self._pause(now + self._backoff(refusal), "provider overloaded")
+            elif kind is RefusalKind.QUOTA_EXHAUSTED:
+                after = refusal.retry_after if refusal.retry_after is not None else NO_END
+                self._pause(now + after, "quota exhausted")
+
+    def _give_back(self, call: Call, now: float, *, counts: bool) -> None:
+        if call.hold is not None:
+            self._end(call, self.ledger.refuse(call.hold, now, counts=counts))
+
+    def _learn_refusal(self, call: Call, refusal: Refusal, now: float) -> None:
+        explained = refusal.retry_after is not None or any(
+            gauge.available(now) < call.cost.get(gauge.unit, 0.0) for gauge in self.ledger.gauges
+        )
+        if refusal.retry_after is not None:
+            self._pause(now + refusal.retry_after, f"retry-after of {refusal.retry_after:g} s")
+        emptied = self.ledger.empty(refusal.unit, call.cost, now)
+        if call.trial is None and not (explained and emptied):
+            self.untold = True  # the limits that are known would have let it pass: there is another one
+            call.trial = self.discovery.sent(1.0, call.hold.at if call.hold else now)
+        if call.trial is not None:
+            self.discovery.refused(call.trial, now)
+
+    def _backoff(self, refusal: Refusal) -> float:
+        """Seconds: what the provider asks for, else doubling. Jitter only adds."""
+        self.overloads += 1
+        asked = refusal.retry_after
+        least = asked if asked is not None else min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self.overloads - 1, 10))
+        return least * (1 + 0.25 * self._jitter.random())
+
+    def _pause(self, until: float, reason: str) -> None:
+        if until > self.paused_until:
+            self.paused_until, self.pause_reason = until, reason
+
+    def settle(self, call: Call, usage: Usage, now: float) -> bool:
+        """The true usage replaces the estimate. False if the call had already ended."""
+        hold = call.hold
+        if hold is None or hold.state is not HoldState.RESERVED:
+            return False
+        charged = self.charging.charge(usage, hold.cost, call.max_tokens)
+        self._end(call, self.ledger.settle(hold, charged, now))
+        self.estimator.learn(call.guessed, usage.input_tokens, usage.output_tokens)
+        if call.share and self.queue.count:
+            self.queue.correct(call.tenant, call.share - self.ledger.share(charged))
+        if call.trial is not None:
+            self.discovery.passed(call.trial, now)
+        return True
+
+    def cancel(self, call: Call, now: float) -> bool:
+        """Never sent: all of it comes back."""
+        if call.trial is not None and call.trial.passed is None:
+            self.discovery.withdrawn(call.trial)
+        return call.hold is not None and self._end(call, self.ledger.cancel(call.hold, now))
+
+    def lapse(self, call: Call) -> bool:
+        """Sent, and nobody knows what became of it: it stays charged."""
+        return call.hold is not None and self._end(call, self.ledger.lapse(call.hold))
+
+    def _end(self, call: Call, ended: bool) -> bool:
+        if ended:
+            self.in_flight -= 1
+        return ended

@@ -1,0 +1,108 @@
+"""How many tokens to reserve for a call before it is sent.
+
+Characters give a first guess; the real usage of earlier calls corrects it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+CHARACTERS_PER_TOKEN = 4.0  # OpenAI's rule of thumb for English; the learned ratio corrects it per model
+FIRST_OUTPUT = 256.0  # tokens reserved for an answer before any was seen
+IMAGE_TOKENS = 800.0  # one image at medium detail, between OpenAI's 85 and 1,445
+LONGEST_TOKENIZED = 20_000  # characters; beyond, a tokenizer costs more time than its precision is worth
+
+
+class Quantile:
+    """Follows the `level` quantile of a stream of positive numbers, in log space.
+
+    log q <- log q + step * (1{x > q} - (1 - level)). Its long-run miss rate is 1 - level for any bounded
+    sequence (Gibbs and Candes, Adaptive Conformal Inference, 2021). The first steps are larger, so that a
+    bad start is soon forgotten.
+    """
+
+    __slots__ = ("count", "level", "value")
+
+    def __init__(self, value: float, level: float = 0.9) -> None:
+        self.value = value
+        self.level = level
+        self.count = 0
+
+    def learn(self, seen: float) -> None:
+        if not 0 < seen < math.inf:
+            return
+        self.count += 1
+        if self.count == 1:
+            self.value = seen
+            return
+        step = max(0.05, 0.5 / math.sqrt(self.count))
+        miss = 1.0 if seen > self.value else 0.0
+        self.value *= math.exp(step * (miss - (1 - self.level)))
+
+
+class Estimator:
+    """What calls to one model really use, against what was guessed."""
+
+    __slots__ = ("input_ratio", "output")
+
+    def __init__(self) -> None:
+        self.input_ratio = Quantile(1.0)
+        self.output = Quantile(FIRST_OUTPUT)
+
+    def input_tokens(self, guessed: float) -> float:
+        return math.ceil(guessed * self.input_ratio.value)
+
+    def output_tokens(self, max_tokens: float | None) -> float:
+        expected = math.ceil(self.output.value)
+        return expected if max_tokens is None else min(expected, max_tokens)
+
+    def learn(self, guessed: float, input_tokens: float | None, output_tokens: float | None) -> None:
+        if input_tokens and guessed > 0:
+            self.input_ratio.learn(min(10.0, max(0.1, input_tokens / guessed)))
+        if output_tokens:
+            self.output.learn(output_tokens)
+
+
+def guess_tokens(content: Any, model: str | None = None) -> float:
+    """A guess at the tokens of a prompt: text, messages, lists and dictionaries of them, token ids.
+
+    Counts characters; uses a tokenizer only if the application has one in memory, since loading one may
+    reach for the network.
+    """
+    if isinstance(content, str):
+        return _guess_text(content, model)
+    if isinstance(content, (bytes, bytearray)):
+        return len(content) / CHARACTERS_PER_TOKEN
+    if isinstance(content, bool) or content is None:
+        return 0.0
+    if isinstance(content, (int, float)):
+        return 1.0  # a token id
+    if isinstance(content, Mapping):
+        if content.get("type") in {"image", "image_url", "input_image"}:
+            return IMAGE_TOKENS
+        return sum(guess_tokens(value, model) for value in content.values())
+    if isinstance(content, Iterable):
+        return sum(guess_tokens(item, model) for item in content)
+    return 0.0
+
+
+def _guess_text(text: str, model: str | None) -> float:
+    encoding = _tokenizer_in_memory(model) if len(text) <= LONGEST_TOKENIZED else None
+    if encoding is None:
+        return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+    return float(len(encoding.encode_ordinary(text)))
+
+
+def _tokenizer_in_memory(model: str | None) -> Any:
+    registry = sys.modules.get("tiktoken.registry")
+    names = sys.modules.get("tiktoken.model")
+    loaded = getattr(registry, "ENCODINGS", None)
+    if not model or not loaded or names is None:
+        return None
+    try:
+        return loaded.get(names.encoding_name_for_model(model))
+    except KeyError:  # a model that this tiktoken does not know
+        return None

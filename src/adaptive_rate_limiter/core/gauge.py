@@ -1,0 +1,326 @@
+"""What is believed of one limit: its size, how much is left, and how the provider counts.
+
+A limit that a user states counts in the one way that was stated. One that headers tell is followed in
+three ways at once, as token bucket, fixed window and sliding window; every header speaks for or against
+each, and a call is admitted only by all that are still plausible. Until a header tells them apart this
+costs a little time, and never a refusal.
+"""
+
+from __future__ import annotations
+
+import math
+
+from adaptive_rate_limiter.core.levels import BucketLevel, Level, SlidingLevel, WindowLevel
+from adaptive_rate_limiter.core.quota import Quota
+from adaptive_rate_limiter.types import QuotaReading
+
+UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a simulation of stale headers
+ARRIVAL = 2.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
+FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
+MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
+MEMORY = 0.95  # weight of the past score at each reading
+WORST = -12.0
+WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
+
+
+class Gauge:
+    """One limit on one unit, and how much of it is left. `source` is "stated" or "told"."""
+
+    __slots__ = (
+        "active", "floor_at", "floor_share", "limit", "lows", "models", "newest", "readings", "scope", "scores",
+        "source", "told_by", "unit", "vote", "window", "window_end",
+    )  # fmt: skip
+
+    def __init__(self, unit: str, limit: float, window: float, models: list[Level], source: str) -> None:
+        self.unit = unit
+        self.limit = limit
+        self.window = window
+        self.scope: str | None = None
+        self.source = source
+        self.models = models
+        self.scores = [0.0] * len(models)
+        self.active = tuple(models)
+        self.newest = -1  # sequence number of the latest send whose header was taken
+        self.told_by = -1  # of the send whose header is being taken
+        self.lows: list[float] = [math.inf] * len(models)  # per model: least remaining told, less its refill
+        self.readings = 0
+        self.floor_share = 0.0
+        self.floor_at = 0.0
+        self.vote: tuple[float, float | None] | None = None  # another window that the last reading told
+        self.window_end: tuple[float, float] | None = None  # earliest and latest instant told for it
+
+    @classmethod
+    def stated(cls, quota: Quota, now: float) -> Gauge:
+        level: Level
+        if quota.algorithm == "fixed_window":
+            level = WindowLevel(quota.limit, quota.window, now)
+        elif quota.algorithm == "sliding_window":
+            level = SlidingLevel(quota.limit, quota.window, now)
+        else:
+            level = BucketLevel(quota.limit, quota.window, now, quota.burst)
+        return cls(quota.unit, quota.limit, quota.window, [level], "stated")
+
+    @classmethod
+    def told(cls, unit: str, limit: float, window: float, now: float) -> Gauge:
+        models: list[Level] = [
+            BucketLevel(limit, window, now),
+            WindowLevel(limit, window, now),
+            SlidingLevel(limit, window, now),
+        ]
+        return cls(unit, limit, window, models, "told")
+
+    # How much is left
+
+    @property
+    def rate(self) -> float:
+        return self.limit / self.window
+
+    @property
+    def capacity(self) -> float:
+        """The largest amount that can ever be there at once."""
+        first = self.active[0]
+        return first.burst if isinstance(first, BucketLevel) else first.limit
+
+    @property
+    def algorithm(self) -> str:
+        """The way of counting that the evidence favours."""
+        best = max(range(len(self.models)), key=self.scores.__getitem__)
+        return _NAMES[type(self.models[best])]
+
+    def floor(self, now: float) -> float:
+        """What is kept back for strangers on the key; it halves with every window without a sign of them."""
+        if self.floor_share < 1e-4:  # noqa: PLR2004 - a ten-thousandth of the limit is nothing
+            return 0.0
+        return self.floor_share * self.limit * 0.5 ** ((now - self.floor_at) / self.window)
+
+    def available(self, now: float) -> float:
+        least = math.inf
+        for level in self.active:
+            left = level.available(now)
+            if left < least:  # noqa: PLR1730 - min() costs a call, and this runs for every admission
+                least = left
+        return least - self.floor(now)
+
+    def take(self, amount: float, now: float) -> None:
+        for level in self.models:
+            level.take(amount, now)
+
+    def give(self, amount: float, now: float, taken_at: float) -> None:
+        for level in self.models:
+            level.give(amount, now, taken_at)
+
+    def delay(self, amount: float, taken_at: float, counted_at: float, now: float) -> None:
+        for level in self.models:
+            level.available(now)
+            level.delay(amount, taken_at, counted_at)
+
+    def ready_at(self, amount: float, now: float) -> float:
+        """When `amount` will be there. More than the limit waits for all that there can be."""
+        wanted = min(amount + self.floor(now), self.capacity)
+        return max(level.ready_at(wanted, now) for level in self.active)
+
+    def answered(self, amount: float, seq: int) -> None:
+        """A call came to its end without a header on this limit: it may have been counted after the last one."""
+        if seq != self.told_by:
+            self.lows = [low - amount for low in self.lows]
+
+    # What a header says
+
+    def read(
+        self,
+        reading: QuotaReading,
+        *,
+        newest: bool,
+        sent_at: float,
+        since: float,
+        in_doubt: float,
+        now: float,
+    ) -> None:
+        """Take in a header. The reply came at `now`; `newest` means that no later send was heard of.
+
+        `since` was charged after the send, `in_doubt` is all that is sent and not answered yet.
+        """
+        self.readings += 1
+        if newest:
+            self._resize(reading, now)
+        remaining = reading.remaining
+        if remaining is None:
+            return
+        grain = _grain(reading)
+        if newest:
+            self._weigh(reading, grain, sent_at, since, now)
+        for index, level in enumerate(self.models):
+            if isinstance(level, WindowLevel) and level.opened_at(now) > sent_at + grain:
+                continue  # it speaks of a window that is over
+            self._raise(index, level, remaining - grain, sent_at, in_doubt, now)
+            if newest:
+                self._lower(level, remaining + grain, sent_at, since, now)
+        if reading.reset_after is not None and newest:
+            self._set_window_end(reading.reset_after, sent_at, now)
+
+    def _resize(self, reading: QuotaReading, now: float) -> None:
+        limit = reading.limit or self.limit
+        if reading.limit is None and reading.remaining is not None:
+            limit = max(limit, reading.remaining)
+        window = self._window_by_vote(reading)
+        if abs(limit - self.limit) > 0.001 * self.limit or window != self.window:  # noqa: PLR2004 - rounding
+            for level in self.models:
+                level.resize(limit, window, now)
+            self.limit, self.window = limit, window
+
+    def _window_by_vote(self, reading: QuotaReading) -> float:
+        """Two readings in a row that tell another window: one may have come out so by chance."""
+        window = inferred_window(reading)
+        if window is None or window == self.window:
+            self.vote = None
+            return self.window
+        if self.vote is not None and self.vote[0] == window and self.vote[1] != reading.remaining:
+            self.vote = None
+            return window
+        self.vote = (window, reading.remaining)
+        return self.window
+
+    def _lower(self, level: Level, remaining: float, sent_at: float, since: float, now: float) -> None:
+        """Down at once to the most that is possible.
+
+        The provider stamped the header somewhere between the arrival of the request and its reply.
+        """
+        refill = (now - sent_at) * self.rate if isinstance(level, BucketLevel) else 0.0
+        most = max(remaining + refill - since, remaining)
+        left = level.available(now)
+        if left > most:
+            if level in self.active:
+                self._strangers(left - most, now)
+            level.correct(most, now)
+
+    def _raise(  # noqa: PLR0917
+        self, index: int, level: Level, remaining: float, sent_at: float, in_doubt: float, now: float
+    ) -> None:
+        """Up to what is sure: the least that any reply told, with its refill, less what is not answered yet.
+
+        Replies overtake each other, but one of them was the last to be stamped, and it told no less than
+        the least. Strangers may have taken some since: where they were seen, the step is small.
+        """
+        left = level.available(now)
+        refill = max(0.0, now - sent_at - ARRIVAL) * self.rate if isinstance(level, BucketLevel) else 0.0
+        low = min(self.lows[index] + level.refilled, remaining + refill, self.limit)
+        self.lows[index] = low - level.refilled
+        surplus = low - in_doubt - left
+        if surplus > 0:
+            level.correct(left + surplus * (UP_GAIN if self.floor(now) else 1.0), now)
+
+    def _strangers(self, amount: float, now: float) -> None:
+        """Somebody else took `amount`: keep a floor, as large as what was seen, for the next time."""
+        if self.readings > 1:
+            kept = self.floor(now) / self.limit
+            self.floor_share = min(FLOOR_MAX, max(kept, amount / self.limit))
+            self.floor_at = now
+
+    # Which way of counting it is
+
+    def _weigh(self, reading: QuotaReading, grain: float, sent_at: float, since: float, now: float) -> None:
+        if len(self.models) == 1:
+            return
+        marks = [
+            self._fit_of_level(level, reading.remaining or 0.0, grain, sent_at, since, now)
+            for level in self.models
+        ]
+        if reading.reset_after is not None:
+            resets = self._fit_of_reset(reading, reading.reset_after, grain, sent_at, now)
+            marks = [mark + reset for mark, reset in zip(marks, resets, strict=True)]
+        top = max(marks)
+        self.scores = [
+            max(WORST, MEMORY * score + mark - top) for score, mark in zip(self.scores, marks, strict=True)
+        ]
+        best = max(self.scores)
+        self.active = tuple(
+            level
+            for level, score in zip(self.models, self.scores, strict=True)
+            if score >= best - MARGIN
+        )
+
+    def _fit_of_level(
+        self, level: Level, remaining: float, grain: float, sent_at: float, since: float, now: float
+    ) -> float:
+        """How well this way of counting foresaw `remaining`."""
+        if isinstance(level, WindowLevel) and level.opened_at(now) > sent_at + grain:
+            return 0.0
+        refill = (now - sent_at) * self.rate if isinstance(level, BucketLevel) else 0.0
+        at_arrival = remaining + refill - since
+        left, blur = level.available(now), 0.1 * self.limit + grain
+        if left < min(at_arrival, remaining) - blur:
+            return -1.0
+        if left > max(at_arrival, remaining) + blur:
+            return -0.7
+        return 0.0
+
+    def _fit_of_reset(
+        self, reading: QuotaReading, reset_after: float, grain: float, sent_at: float, now: float
+    ) -> tuple[float, float, float]:
+        """How well bucket, fixed window and sliding window foresaw the reset."""
+        used = self.limit - (reading.remaining or 0.0)
+        blur = (1.0 if reset_after == int(reset_after) else 0.1) + 0.02 * reset_after
+        full_in = used / self.rate
+        slack = blur + grain / self.rate
+        rounded = 1.0 / self.rate  # remaining is cut to a whole number, so up to one unit less was used
+        bucket = 0.0 if full_in - rounded - slack <= reset_after <= full_in + slack else -3.0
+        earliest, latest = sent_at + reset_after - blur, now + reset_after + blur
+        fixed = -1.5  # the end of a window never seen before may be anywhere
+        if self.window_end is not None:
+            low, high = self.window_end
+            if earliest <= high and latest >= low:
+                fixed = 0.0
+            elif latest < low + self.window:  # neither this window's end nor one of a later window
+                fixed = -3.0
+        if reset_after > self.window + blur:
+            fixed = -3.0
+        sliding = -2.5  # strangers can move it to anywhere
+        level = self.models[2]
+        if isinstance(level, SlidingLevel) and level.bins:
+            keys = (next(iter(level.bins)), next(reversed(level.bins)))
+            if any(earliest - level.width <= level.returns_at(key) <= latest + 2 * blur for key in keys):
+                sliding = 0.0
+        return bucket, fixed, sliding
+
+    def _set_window_end(self, reset_after: float, sent_at: float, now: float) -> None:
+        earliest, latest = sent_at + reset_after, now + reset_after
+        if self.window_end is not None:
+            low, high = self.window_end
+            if earliest <= high and latest >= low:
+                earliest, latest = max(low, earliest), min(high, latest)
+            elif high > now:
+                return  # it contradicts; the end that was told first stands until it has passed
+        self.window_end = (earliest, latest)
+        level = self.models[1] if len(self.models) > 1 else None
+        if isinstance(level, WindowLevel) and latest > now:
+            level.ends_at = latest
+            level.opened_by_take = None
+
+
+_NAMES: dict[type, str] = {
+    BucketLevel: "token_bucket",
+    WindowLevel: "fixed_window",
+    SlidingLevel: "sliding_window",
+}
+
+
+def _grain(reading: QuotaReading) -> float:
+    """Half of the step to which a figure is rounded: Anthropic rounds tokens to the nearest 1000."""
+    if reading.unit == "requests" or not reading.limit or not reading.remaining:
+        return 0.0
+    return 500.0 if reading.remaining % 1000 == 0 and reading.limit % 1000 == 0 else 0.0
+
+
+def inferred_window(reading: QuotaReading) -> float | None:
+    """The window that a bucket's triple (limit, remaining, reset) betrays, or the one that is told.
+
+    A continuous bucket is full again after used / limit of its window, so the window is
+    reset * limit / used. It counts only where it comes out close to one that providers use.
+    """
+    limit, remaining, reset_after = reading.limit, reading.remaining, reading.reset_after
+    if limit and remaining is not None and reset_after and remaining < limit:
+        implied = reset_after * limit / (limit - remaining)
+        nearest = min(WINDOWS, key=lambda window: abs(math.log(window / implied)))
+        if abs(implied / nearest - 1) < 0.03 and reset_after != int(reset_after):  # noqa: PLR2004 - its precision
+            return nearest
+    return reading.window

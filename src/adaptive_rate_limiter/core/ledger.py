@@ -1,0 +1,247 @@
+"""What was reserved, what was settled, and what is left under every limit of one bucket."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from adaptive_rate_limiter.core.gauge import ARRIVAL, Gauge, inferred_window
+from adaptive_rate_limiter.core.levels import EPSILON
+from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from adaptive_rate_limiter.types import QuotaReading
+
+MINUTE = 60.0  # what a limit counts in where neither header nor arithmetic says so
+
+
+class HoldState(Enum):
+    """A hold leaves RESERVED once; whatever comes later changes nothing."""
+
+    RESERVED = "reserved"
+    SETTLED = "settled"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+class Hold:
+    """What one call has reserved. `spent` is the ledger's running total per unit, this hold included."""
+
+    __slots__ = ("answered", "at", "cost", "seq", "spent", "state")
+
+    def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
+        self.cost = cost
+        self.at = at
+        self.seq = seq
+        self.spent = spent
+        self.answered = False
+        self.state = HoldState.RESERVED
+
+
+class Ledger:
+    """The gauges of one bucket, moved together: a call is paid from all of them or from none."""
+
+    __slots__ = ("gauges", "seq", "spent", "unanswered")
+
+    def __init__(self, quotas: Iterable[Quota] = (), now: float = 0.0) -> None:
+        self.gauges = [Gauge.stated(quota, now) for quota in quotas]
+        self.spent: dict[str, float] = {}
+        self.unanswered: dict[str, float] = {}  # what was reserved and may not be counted in any header yet
+        self.seq = 0
+
+    # Holds
+
+    def reserve(self, cost: Cost, now: float) -> Hold:
+        """Take `cost` from every gauge; whether it can pay was asked before (`shortage`)."""
+        spent, unanswered = self.spent, self.unanswered
+        for unit, amount in cost.items():
+            spent[unit] = spent.get(unit, 0.0) + amount
+            unanswered[unit] = unanswered.get(unit, 0.0) + amount
+        for gauge in self.gauges:
+            amount = cost.get(gauge.unit, 0.0)
+            if amount:
+                gauge.take(amount, now)
+        self.seq += 1
+        return Hold(cost, now, self.seq, spent.copy())
+
+    def settle(self, hold: Hold, actual: Cost, now: float) -> bool:
+        """Replace the reservation by what was really used. False if the hold had already ended."""
+        if not self._end(hold, HoldState.SETTLED):
+            return False
+        for gauge in self.gauges:
+            held = hold.cost.get(gauge.unit, 0.0)
+            surplus = held - actual.get(gauge.unit, held)
+            if surplus:
+                gauge.give(surplus, now, hold.at)
+        return True
+
+    def cancel(self, hold: Hold, now: float) -> bool:
+        """Give all of it back: the request was never sent."""
+        return self._give_back(hold, HoldState.CANCELLED, now, keep=())
+
+    def refuse(self, hold: Hold, now: float, *, counts: bool) -> bool:
+        """Give the tokens back; the request itself only if this provider does not count refusals."""
+        return self._give_back(hold, HoldState.REFUSED, now, keep=(REQUESTS,) if counts else ())
+
+    def lapse(self, hold: Hold) -> bool:
+        """Nobody will ever know what became of it: it stays charged, and ages out like any other use."""
+        return self._end(hold, HoldState.UNKNOWN)
+
+    def _give_back(self, hold: Hold, state: HoldState, now: float, keep: tuple[str, ...]) -> bool:
+        if not self._end(hold, state):
+            return False
+        for gauge in self.gauges:
+            amount = hold.cost.get(gauge.unit, 0.0)
+            if amount and gauge.unit not in keep:
+                gauge.give(amount, now, hold.at)
+        return True
+
+    def _end(self, hold: Hold, state: HoldState) -> bool:
+        if hold.state is not HoldState.RESERVED:
+            return False
+        hold.state = state
+        self._answer(hold)
+        return True
+
+    def _answer(self, hold: Hold) -> None:
+        """Whatever the provider counts for `hold`, it has counted by now."""
+        if hold.answered:
+            return
+        hold.answered = True
+        for unit, amount in hold.cost.items():
+            self.unanswered[unit] -= amount
+        for gauge in self.gauges:
+            gauge.answered(hold.cost.get(gauge.unit, 0.0), hold.seq)
+
+    # What can be paid
+
+    def shortage(self, cost: Cost, now: float) -> tuple[Gauge, float] | None:
+        """The first gauge that cannot pay, and how much it lacks; None if all can.
+
+        More than a limit ever holds is paid by a full gauge, and leaves debt: the estimate may be wrong.
+        """
+        for gauge in self.gauges:
+            amount = cost.get(gauge.unit)
+            if amount:
+                left = gauge.available(now)
+                if left < amount - EPSILON * amount:
+                    wanted = min(amount, gauge.capacity - gauge.floor(now))
+                    if left < wanted * (1 - EPSILON):
+                        return gauge, wanted - left
+        return None
+
+    def ready_at(self, cost: Cost, now: float) -> tuple[float, Gauge | None]:
+        """When all gauges can pay `cost`, if nothing else is taken, and the one that is last."""
+        latest, binding = now, None
+        for gauge in self.gauges:
+            amount = cost.get(gauge.unit)
+            if amount:
+                ready = gauge.ready_at(amount, now)
+                if ready > latest:
+                    latest, binding = ready, gauge
+        return latest, binding
+
+    def eta(self, total: Cost, now: float) -> tuple[float, Gauge | None]:
+        """When the gauges will have paid `total`, however much that is, and the gauge that binds."""
+        latest, binding = now, None
+        for gauge in self.gauges:
+            amount = total.get(gauge.unit)
+            if amount:
+                ready = _eta(gauge, amount, now)
+                if ready > latest:
+                    latest, binding = ready, gauge
+        return latest, binding
+
+    def too_large(self, cost: Cost) -> Gauge | None:
+        """A gauge whose whole limit is smaller than `cost`."""
+        for gauge in self.gauges:
+            if cost.get(gauge.unit, 0.0) > gauge.capacity * (1 + EPSILON):
+                return gauge
+        return None
+
+    # What headers say
+
+    def read(self, readings: Iterable[QuotaReading], hold: Hold, now: float) -> None:
+        """Take in the limits that the reply to `hold` told. What a partial set leaves out is kept."""
+        readings = tuple(readings)
+        for reading in readings:
+            gauge = self._gauge_for(reading, readings) or self._new_gauge(reading, now)
+            if gauge is not None:
+                gauge.told_by = hold.seq
+        self._answer(hold)
+        for reading in readings:
+            gauge = self._gauge_for(reading, readings)
+            if gauge is None:
+                continue
+            since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
+            gauge.read(
+                reading,
+                newest=hold.seq > gauge.newest,
+                sent_at=hold.at,
+                since=since,
+                in_doubt=self.unanswered.get(reading.unit, 0.0),
+                now=now,
+            )
+            gauge.newest = max(gauge.newest, hold.seq)
+
+    def _gauge_for(self, reading: QuotaReading, together: tuple[QuotaReading, ...]) -> Gauge | None:
+        told = [
+            gauge
+            for gauge in self.gauges
+            if gauge.source == "told" and gauge.unit == reading.unit and gauge.scope == reading.scope
+        ]
+        siblings = sum(other.unit == reading.unit and other.scope == reading.scope for other in together)
+        if siblings > 1 or len(told) > 1:  # several windows on one unit: the window tells them apart
+            told = [gauge for gauge in told if gauge.window == (reading.window or MINUTE)]
+        return told[0] if told else None
+
+    def _new_gauge(self, reading: QuotaReading, now: float) -> Gauge | None:
+        limit = reading.limit or reading.remaining
+        if not limit:
+            return None
+        gauge = Gauge.told(reading.unit, limit, inferred_window(reading) or MINUTE, now)
+        gauge.scope = reading.scope
+        if reading.remaining is not None:
+            for level in gauge.models:
+                level.correct(reading.remaining - self.unanswered.get(reading.unit, 0.0), now)
+        self.gauges.append(gauge)
+        return gauge
+
+    # What only the provider can see
+
+    def arrived(self, hold: Hold, now: float) -> None:
+        """A reply came: the provider has counted `hold`, and windows give it back that much later."""
+        by = min(now, hold.at + ARRIVAL)
+        for gauge in self.gauges:
+            amount = hold.cost.get(gauge.unit, 0.0)
+            if amount:
+                gauge.delay(amount, hold.at, by, now)
+
+    def empty(self, unit: str | None, cost: Cost, now: float) -> bool:
+        """A refusal says that `unit` (None: whichever is scarcest) is short; False if no gauge has that unit."""
+        gauges = [g for g in self.gauges if cost.get(g.unit) and unit in (None, g.unit)]
+        if not gauges:
+            return False
+        scarcest = min(gauges, key=lambda gauge: gauge.available(now) / gauge.limit)
+        for level in scarcest.models:
+            level.correct(min(level.available(now), 0.7 * cost[scarcest.unit]), now)
+        return True
+
+    def share(self, cost: Cost) -> float:
+        """The largest part of any limit that `cost` takes (its dominant share)."""
+        shares = [cost[gauge.unit] / gauge.limit for gauge in self.gauges if gauge.unit in cost]
+        return max(shares, default=cost.get(REQUESTS, 1.0))
+
+
+def _eta(gauge: Gauge, amount: float, now: float) -> float:
+    left = gauge.available(now)
+    if amount <= gauge.capacity:
+        return gauge.ready_at(amount, now)
+    if gauge.algorithm == "token_bucket":
+        return now + (amount - left) / gauge.rate
+    whole = gauge.ready_at(gauge.capacity, now)
+    return whole + (math.ceil((amount - left) / gauge.limit) - 1) * gauge.window

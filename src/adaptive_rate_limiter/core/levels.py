@@ -1,0 +1,289 @@
+"""How much of one limit is left: the three ways in which providers count.
+
+All three share one shape. `available` may be negative: that is debt. Times are seconds of any clock
+that never goes back; a `now` earlier than one seen before counts as that one. Each keeps the sums that
+prove conservation: `available == initial + refilled + corrected - lost - taken`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Protocol
+
+EPSILON = 1e-9  # one part in 10^9: sums of floats are compared with this much grace
+
+
+class Level(Protocol):
+    """What is left of one limit under one way of counting."""
+
+    limit: float
+    window: float
+    refilled: float
+    corrected: float
+    lost: float
+    taken: float
+    initial: float
+
+    def available(self, now: float) -> float: ...
+    def take(self, amount: float, now: float) -> None: ...
+    def give(self, amount: float, now: float, taken_at: float) -> None: ...
+    def correct(self, available: float, now: float) -> None: ...
+    def delay(self, amount: float, taken_at: float, counted_at: float) -> None: ...
+    def ready_at(self, amount: float, now: float) -> float: ...
+    def resize(self, limit: float, window: float, now: float) -> None: ...
+
+
+class BucketLevel:
+    """A token bucket: `limit / window` flows in all the time, up to `burst`."""
+
+    __slots__ = (
+        "at", "burst", "corrected", "initial", "limit", "lost", "rate", "refilled", "taken", "value", "window",
+    )  # fmt: skip
+
+    def __init__(self, limit: float, window: float, now: float, burst: float | None = None) -> None:
+        self.limit = limit
+        self.window = window
+        self.rate = limit / window
+        self.burst = limit if burst is None else burst
+        self.initial = self.value = self.burst
+        self.at = now
+        self.refilled = self.corrected = self.lost = self.taken = 0.0
+
+    def available(self, now: float) -> float:
+        elapsed = now - self.at
+        if elapsed > 0:
+            inflow = elapsed * self.rate
+            self.at = now
+            self.refilled += inflow
+            self.value += inflow
+            if self.value > self.burst:
+                self.lost += self.value - self.burst
+                self.value = self.burst
+        return self.value
+
+    def take(self, amount: float, now: float) -> None:
+        self.value = self.available(now) - amount
+        self.taken += amount
+
+    def give(self, amount: float, now: float, taken_at: float) -> None:  # noqa: ARG002 - one shape
+        """Credit `amount` now, never backdated: what was used was used when it was generated."""
+        self.taken -= amount
+        self.value = self.available(now) + amount
+        if self.value > self.burst:
+            self.lost += self.value - self.burst
+            self.value = self.burst
+
+    def correct(self, available: float, now: float) -> None:
+        available = min(available, self.burst)
+        self.corrected += available - self.available(now)
+        self.value = available
+
+    def ready_at(self, amount: float, now: float) -> float:
+        """When `amount` will be there if nothing else is taken; inf if it is more than the bucket holds."""
+        missing = amount - self.available(now)
+        if missing <= EPSILON * max(1.0, amount):
+            return now
+        if amount > self.burst * (1 + EPSILON):
+            return math.inf
+        return self.at + missing / self.rate
+
+    def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
+        """Nothing to do: from its first use on, a bucket refills all the time."""
+
+    def resize(self, limit: float, window: float, now: float) -> None:
+        """Change the limit in either direction; what was used stays used."""
+        used = self.burst - self.available(now)
+        self.burst *= limit / self.limit
+        self.limit, self.window, self.rate = limit, window, limit / window
+        self.correct(self.burst - used, now)
+
+
+class WindowLevel:
+    """A fixed window: all of `limit` comes back at `ends_at`. The first take opens a window of unknown end."""
+
+    __slots__ = (
+        "at", "corrected", "ends_at", "initial", "limit", "lost", "opened_by_take", "refilled",
+        "taken", "used", "window",
+    )  # fmt: skip
+
+    def __init__(self, limit: float, window: float, now: float, ends_at: float = math.inf) -> None:
+        self.limit = limit
+        self.window = window
+        self.used = 0.0
+        self.at = now
+        self.ends_at = ends_at
+        self.opened_by_take: float | None = None
+        self.initial = limit
+        self.refilled = self.corrected = self.lost = self.taken = 0.0
+
+    def available(self, now: float) -> float:
+        self.at = max(self.at, now)
+        if self.at >= self.ends_at:
+            self.refilled += self.used
+            self.used = 0.0
+            self.ends_at = math.inf
+        return self.limit - self.used
+
+    def opened_at(self, now: float) -> float:
+        """When the window that is open at `now` began; never, if none is."""
+        self.available(now)
+        return -math.inf if self.ends_at == math.inf else self.ends_at - self.window
+
+    def take(self, amount: float, now: float) -> None:
+        self.available(now)
+        if self.ends_at == math.inf:
+            self.ends_at = self.at + self.window
+            self.opened_by_take = self.at
+        self.used += amount
+        self.taken += amount
+
+    def give(self, amount: float, now: float, taken_at: float) -> None:
+        self.available(now)
+        if amount < 0:  # used more than was held: it is charged now
+            self.take(-amount, now)
+            return
+        self.taken -= amount
+        opened_at = self.ends_at - self.window
+        if taken_at >= opened_at - EPSILON:  # of an earlier window: it came back with that
+            self.used -= amount
+        else:
+            self.lost += amount
+        if self.used < 0:
+            self.lost -= self.used
+            self.used = 0.0
+
+    def correct(self, available: float, now: float) -> None:
+        available = min(available, self.limit)
+        self.corrected += available - self.available(now)
+        self.used = self.limit - available
+        if self.used > 0 and self.ends_at == math.inf:
+            self.ends_at = self.at + self.window
+
+    def ready_at(self, amount: float, now: float) -> float:
+        if amount - self.available(now) <= EPSILON * max(1.0, amount):
+            return now
+        if amount > self.limit * (1 + EPSILON):
+            return math.inf
+        return self.ends_at
+
+    def delay(self, amount: float, taken_at: float, counted_at: float) -> None:  # noqa: ARG002 - one shape
+        """The provider opened the window no earlier than `taken_at` and no later than `counted_at`."""
+        if self.opened_by_take == taken_at:
+            self.ends_at = max(self.ends_at, counted_at + self.window)
+
+    def resize(self, limit: float, window: float, now: float) -> None:
+        self.available(now)
+        self.corrected += limit - self.limit
+        self.ends_at = min(self.ends_at, self.at + window)
+        self.limit, self.window = limit, window
+
+
+class SlidingLevel:
+    """A sliding window: each unit comes back `window` seconds after it was taken.
+
+    Kept in bins of window/600 that return at their later edge, so memory is bounded and the answer is
+    late by at most a six-hundredth of the window, never early.
+    """
+
+    __slots__ = (
+        "at", "bins", "corrected", "initial", "limit", "lost", "refilled", "taken", "used", "width", "window",
+    )  # fmt: skip
+
+    def __init__(self, limit: float, window: float, now: float) -> None:
+        self.limit = limit
+        self.window = window
+        self.width = window / 600
+        self.bins: OrderedDict[int, float] = OrderedDict()
+        self.used = 0.0
+        self.at = now
+        self.initial = limit
+        self.refilled = self.corrected = self.lost = self.taken = 0.0
+
+    def returns_at(self, key: int) -> float:
+        return (key + 1) * self.width + self.window
+
+    def available(self, now: float) -> float:
+        self.at = max(self.at, now)
+        bins = self.bins
+        while bins:
+            key = next(iter(bins))
+            if self.returns_at(key) > self.at:
+                break
+            amount = bins.pop(key)
+            self.used -= amount
+            self.refilled += amount
+        if not bins:
+            self.refilled += self.used  # rounding only
+            self.used = 0.0
+        return self.limit - self.used
+
+    def take(self, amount: float, now: float) -> None:
+        self.available(now)
+        self._add(amount)
+        self.taken += amount
+
+    def _add(self, amount: float) -> None:
+        key = int(self.at / self.width)
+        self.bins[key] = self.bins.get(key, 0.0) + amount
+        self.used += amount
+
+    def give(self, amount: float, now: float, taken_at: float) -> None:
+        if amount < 0:  # used more than was held: it is charged now
+            self.take(-amount, now)
+            return
+        self.available(now)
+        self.taken -= amount
+        key = int(taken_at / self.width)
+        credit = min(amount, self.bins.get(key, 0.0))
+        if credit > 0:
+            self.bins[key] -= credit
+            self.used -= credit
+        self.lost += amount - credit  # its bin has gone and came back with it
+
+    def correct(self, available: float, now: float) -> None:
+        available = min(available, self.limit)
+        change = available - self.available(now)
+        self.corrected += change
+        if change < 0:
+            self._add(-change)
+            return
+        for key in self.bins:  # the oldest first: what the provider no longer counts has expired there
+            credit = min(change, self.bins[key])
+            self.bins[key] -= credit
+            self.used -= credit
+            change -= credit
+            if change <= 0:
+                break
+
+    def ready_at(self, amount: float, now: float) -> float:
+        missing = amount - self.available(now)
+        if missing <= EPSILON * max(1.0, amount):
+            return now
+        if amount > self.limit * (1 + EPSILON):
+            return math.inf
+        for key, returned in self.bins.items():
+            missing -= returned
+            if missing <= EPSILON * max(1.0, amount):
+                return self.returns_at(key)
+        return self.at + self.window
+
+    def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
+        """The provider may have counted `amount` as late as `counted_at`: it returns that much later."""
+        old, new = int(taken_at / self.width), int(counted_at / self.width)
+        moved = min(amount, self.bins.get(old, 0.0))
+        if new > old and moved > 0:
+            if new not in self.bins:  # the latest bin there can be: it keeps the order, and errs to the safe side
+                new = max(int(self.at / self.width), new)
+            self.bins[old] -= moved
+            self.bins[new] = self.bins.get(new, 0.0) + moved
+
+    def resize(self, limit: float, window: float, now: float) -> None:
+        self.available(now)
+        self.corrected += limit - self.limit
+        self.limit = limit
+        if window != self.window:
+            used, self.used = self.used, 0.0
+            self.bins.clear()
+            self.window, self.width = window, window / 600
+            self._add(used)

@@ -1,0 +1,162 @@
+"""A discrete-event run of one bucket against a simulated provider: minutes of traffic in a blink."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from adaptive_rate_limiter.core.bucket import Bucket
+from adaptive_rate_limiter.core.charging import Usage
+from adaptive_rate_limiter.core.queue import Call
+from adaptive_rate_limiter.testing.limits import Limit
+from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
+
+
+@dataclass
+class Provider:
+    """Limits by unit, and whether their state is told in headers."""
+
+    limits: dict[str, Limit]
+    tells: bool = True
+    tells_retry_after: bool = True
+    changes: list[tuple[float, str, float]] = field(default_factory=list)
+    stranger: float = 0.0  # share of every limit's rate that somebody else takes
+    whole_seconds: bool = False
+    stranger_at: float = 0.0
+
+    def arrive(self, cost: dict[str, float], now: float) -> tuple[bool, RateLimitInfo]:
+        while self.changes and self.changes[0][0] <= now:
+            _, unit, limit = self.changes.pop(0)
+            self.limits[unit].set_limit(limit, now)
+        while self.stranger and self.stranger_at < now:
+            for limit in self.limits.values():
+                grab = self.stranger * limit.limit / limit.window * 0.25
+                if limit.fits(grab, self.stranger_at):
+                    limit.charge(grab, self.stranger_at)
+            self.stranger_at += 0.25
+        short = [u for u, limit in self.limits.items() if not limit.fits(cost.get(u, 0.0), now)]
+        retry_after = max((self.limits[u].retry_after(cost.get(u, 0.0), now) for u in short), default=0.0)
+        if not short:
+            for unit, limit in self.limits.items():
+                limit.charge(cost.get(unit, 0.0), now)
+        info = RateLimitInfo(quotas=self._readings(now) if self.tells else ())
+        if short:
+            told = retry_after if self.tells and self.tells_retry_after else None
+            info.refusal = Refusal(RefusalKind.RATE_LIMIT, told, unit=short[0] if self.tells else None)
+        return not short, info
+
+    def _readings(self, now: float) -> tuple[QuotaReading, ...]:
+        def reset(limit: Limit) -> float:
+            after = limit.reset_after(now)
+            return float(math.ceil(after)) if self.whole_seconds else round(after, 3)
+
+        return tuple(
+            QuotaReading(unit, limit.limit, float(int(limit.remaining(now))), reset(limit))
+            for unit, limit in self.limits.items()
+        )
+
+
+@dataclass
+class Outcome:
+    seconds: float
+    admitted: int
+    refused: int
+    lost: int
+    sends: list[tuple[float, bool]]
+    bucket: Bucket
+    spent: dict[str, float]
+
+    @property
+    def refused_share(self) -> float:
+        return self.refused / max(1, self.refused + self.admitted)
+
+
+def run(
+    provider: Provider,
+    costs: list[dict[str, float]],
+    *,
+    latency: Callable[[random.Random], float] = lambda rng: 0.05,
+    jitter: float = 0.02,
+    seed: int = 0,
+    tries: int = 3,
+    horizon: float = 7200.0,
+    bucket: Bucket | None = None,
+    arrivals: Callable[[int], float] = lambda index: 0.0,
+    overhead: float = 0.0015,
+) -> Outcome:
+    """Submit `costs`; the run ends with the last reply. `overhead` is the client's time to send one request."""
+    rng = random.Random(seed)
+    bucket = bucket or Bucket("simulated", (), 0.0)
+    events: list = []
+    order = itertools.count()
+    outcome = Outcome(0.0, 0, 0, 0, [], bucket, {})
+    busy_until = 0.0
+
+    def push(at, what, *payload):
+        heapq.heappush(events, (at, next(order), what, payload))
+
+    def start(call, left, now):
+        nonlocal busy_until
+        busy_until = max(busy_until, now) + overhead  # one core sends one request after the other
+        push(busy_until + jitter * rng.uniform(0.5, 1.5), "arrive", call, left)
+
+    tries_left: dict[int, int] = {}
+
+    def submit(cost, left, now):
+        call = Call(cost, since=now)
+        tries_left[id(call)] = left
+        keep.append(call)
+        bucket.submit(call, now)
+        if call.hold is not None:
+            start(call, left, now)
+        else:
+            push(bucket.wake_at if bucket.wake_at > now else now, "dispatch")
+
+    keep: list[Call] = []
+    for index, cost in enumerate(costs):
+        push(arrivals(index), "submit", cost, tries)
+    woken = math.inf
+    while events:
+        now, _, what, payload = heapq.heappop(events)
+        if now > horizon:
+            break
+        if what == "submit":
+            submit(payload[0], payload[1], now)
+            continue
+        if what == "arrive":
+            call, left = payload
+            passed, info = provider.arrive(call.cost, now)
+            outcome.sends.append((now, passed))
+            if passed:
+                outcome.admitted += 1
+                for unit, amount in call.cost.items():
+                    outcome.spent[unit] = outcome.spent.get(unit, 0) + amount
+                push(now + latency(rng), "reply", call, info)
+            else:
+                outcome.refused += 1
+                push(now + 0.03, "refused", call, info, left)
+            continue
+        if what == "reply":
+            call, info = payload
+            bucket.observe(call, info, now)
+            bucket.settle(call, Usage(tokens=call.cost.get("tokens")), now)
+            outcome.seconds = now
+        elif what == "refused":
+            call, info, left = payload
+            bucket.observe(call, info, now)
+            if left > 1:
+                pause = info.refusal.retry_after or 0.5 * rng.uniform(0.75, 1)
+                push(now + pause, "submit", call.cost, left - 1)
+            else:
+                outcome.lost += 1
+        for call in bucket.dispatch(now):
+            start(call, tries_left[id(call)], now)
+        if math.inf > bucket.wake_at:
+            push(max(bucket.wake_at, now), "dispatch")
+        del woken
+        woken = bucket.wake_at
+    return outcome
