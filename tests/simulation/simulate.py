@@ -113,8 +113,14 @@ def run(
         bucket.submit(call, now)
         if call.hold is not None:
             start(call, left, now)
-        else:
-            push(bucket.wake_at if bucket.wake_at > now else now, "dispatch")
+        wake(now)
+
+    def wake(now):
+        """One timer, set to the earliest instant asked for: a second one would ask in vain."""
+        nonlocal woken
+        if bucket.wake_at < woken:
+            woken = max(bucket.wake_at, now)
+            push(woken, "dispatch")
 
     keep: list[Call] = []
     for index, cost in enumerate(costs):
@@ -124,6 +130,10 @@ def run(
         now, _, what, payload = heapq.heappop(events)
         if now > horizon:
             break
+        if what == "dispatch":
+            if now != woken:
+                continue  # an earlier timer was set since
+            woken = math.inf
         if what == "submit":
             submit(payload[0], payload[1], now)
             continue
@@ -155,8 +165,5 @@ def run(
                 outcome.lost += 1
         for call in bucket.dispatch(now):
             start(call, tries_left[id(call)], now)
-        if math.inf > bucket.wake_at:
-            push(max(bucket.wake_at, now), "dispatch")
-        del woken
-        woken = bucket.wake_at
+        wake(now)
     return outcome
