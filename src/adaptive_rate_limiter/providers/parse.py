@@ -42,10 +42,14 @@ def parse_response(
     try:
         return read(headers, body, status_code, url)
     except Exception:  # noqa: BLE001 - the promise: hostile input is harmless
-        limited = status_code == _TOO_MANY_REQUESTS
-        return RateLimitInfo(
-            is_rate_limited=limited, refusal=Refusal(RefusalKind.RATE_LIMIT) if limited else None
-        )
+        return _unread(_status(status_code))
+
+
+def _unread(status: int) -> RateLimitInfo:
+    limited = status == _TOO_MANY_REQUESTS
+    return RateLimitInfo(
+        is_rate_limited=limited, refusal=Refusal(RefusalKind.RATE_LIMIT) if limited else None
+    )
 
 
 @dataclass(slots=True)

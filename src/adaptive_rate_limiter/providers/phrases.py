@@ -36,7 +36,7 @@ _REQUESTED = re.compile(rf"\brequested\s?[:=]?\s?(?:about )?{_COUNT}\b", re.IGNO
 _SHORT = re.compile(r"\b(i|o)?(r|q|t|i)p(s|m|h|d)\b")  # RPM, TPD, ITPM ...
 _SHORT_UNITS = {"r": "requests", "q": "requests", "t": "tokens", "i": "images"}
 _SHORT_SPANS = {"s": 1.0, "m": MINUTE, "h": HOUR, "d": DAY}
-_AFTER_UNIT = r"(?: counts?)?\s?(?:per\b|/|rates?\b|limits?\b|quotas?\b|usage\b|exceeded\b|count\b|$)"
+_AFTER_UNIT = r"(?: counts?)?\s?(?:per\b|/|rates?\b|limits?\b|quotas?\b|usage\b|exceeded\b|count\b)"
 # First match wins; the words are lower case, without camel case, underscores and hyphens.
 _UNITS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"\b(?:input|prompt) tokens?{_AFTER_UNIT}"), "input_tokens"),

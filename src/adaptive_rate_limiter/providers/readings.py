@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.providers.dialects import PLAIN, WINDOWS, Dialect
-from adaptive_rate_limiter.providers.times import DAY, MINUTE, Clock, number, seconds_until
+from adaptive_rate_limiter.providers.times import DAY, MINUTE, Clock, number, seconds_until, values
 from adaptive_rate_limiter.types import QuotaReading
 
 if TYPE_CHECKING:
@@ -23,16 +23,14 @@ _MAX_SLOTS = 64
 _BARE_CEILING = 1e8  # a larger bare number is an instant, whose unit is plain
 
 
-def _pieces(text: str) -> list[str]:
-    """The values of a header that was sent more than once and joined; the first that reads counts."""
-    return text.split(",", 8)[:8] if "," in text else [text]
-
-
 def first_count(text: str) -> float | None:
     """The first count that reads; a sentinel (negative, or int64-sized) is None."""
     if len(text) < 15 and text.isdecimal():  # noqa: PLR2004 - the plain case, below MAX_COUNT
         return float(text)
-    for piece in (text, *_pieces(text)) if ", " not in text else _pieces(text):
+    pieces = values(text)
+    if ", " not in text and len(set(pieces[:-1])) > 1:
+        pieces.insert(0, text)  # thousands commas
+    for piece in pieces:
         value = number(piece.partition(";")[0])
         if value is not None:
             return value if 0 <= value < MAX_COUNT else None
@@ -89,7 +87,7 @@ class Slot:
     def _put_reset(self, text: str, clock: Clock) -> None:
         if self.reset is not None:
             return
-        for piece in (*_pieces(text), text):
+        for piece in values(text):
             seconds = seconds_until(piece, clock)
             if seconds is not None:
                 self.reset = seconds

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.providers.phrases import Named, named_limit, plain_words, waits_in
-from adaptive_rate_limiter.providers.times import DAY, HOUR, Clock, from_number, number, seconds_until
+from adaptive_rate_limiter.providers.times import (
+    DAY,
+    FIRST_INSTANT,
+    HOUR,
+    Clock,
+    duration,
+    from_number,
+    number,
+    seconds_until,
+    values,
+)
 from adaptive_rate_limiter.types import QuotaReading, Refusal, RefusalKind
 
 if TYPE_CHECKING:
@@ -56,21 +66,21 @@ RULES: tuple[Rule, ...] = (
         _QUOTA, retryable=False, statuses=_ANY - {413},
         codes=r"insufficient_(?:quota|balance|funds|credits?)|billing|payment_required|exceeded_current_quota"
         r"|credits?_(?:exhausted|depleted)|service_?quota_?exceeded|^1113$",
-        text=r"insufficient (?:quota|balance|funds?|credits?)|balance (?:is )?(?:too low|insufficient|exhausted|depleted|not)"
+        text=r"insufficient (?:quota|balance|funds?|credits?)|balance (?:is )?(?:too low|insufficient|exhausted|depleted|negative|not)"
         r"|(?:out of|no|not enough|insufficient|more|(?:exceeded|exhausted|depleted|used(?: up)?|ran out of|run out of)"
         r"(?: all| any| your| of| the| monthly| included| available| free| prepaid| remaining){0,5}) credits\b"
         r"|credits? (?:is |are |has |have |balance ){0,2}(?:been )?(?:exhausted|depleted|used up|expired|insufficient)"
         r"|(?:spend|spending|billing|budget) (?:hard )?(?:limit|cap)|billing (?:hard limit|not active)"
-        r"|account is not active|payment (?:is )?required|余额不足|欠费|充值",
+        r"|have any credits|has any credits|credit limit exceeded|account is not active|payment (?:is )?required|余额不足|欠费|充值",
     ),
     _rule(
         _NOT_ENTITLED, retryable=False, statuses=_REFUSING,
         codes=r"free_?tier_?error|not_entitled|model_not_allowed|permission_(?:denied|error)|access_?denied|^13(?:09|11)$",
-        text=r"extra usage is required|not have access|(?:can|may|must) only be \w+|only be (?:used|accessed|called)"
+        text=r"extra usage is required|not have access|only be (?:used|accessed|called) (?:from|within|in|inside|by|with|through|via)\b"
         r"|not (?:available|supported|allowed|included|enabled|permitted) (?:on|for|in|with|under|by|from) (?:your|this|the)\b"
         r"|(?:plan|tier|subscription) (?:does not|doesn't|do not) (?:include|support|allow)|have a free (?:quota )?tier"
         r"|requires? an? [\w ]{0,30}(?:subscription|plan)\b|subscription [\w ]{0,20}(?:expired|inactive)"
-        r"|permission denied|(?:unsupported|unauthori[sz]ed) client|not authori[sz]ed to|access denied"
+        r"|permission denied|(?:unsupported|unauthori[sz]ed) client|not authori[sz]ed to"
         r"|or newer is required|无权|套餐.{0,10}(?:不支持|未包含|到期|过期)",
     ),
     _rule(
@@ -97,11 +107,12 @@ RULES: tuple[Rule, ...] = (
     ),
     # A window of hours, by its code or by name without a length.
     _rule(
-        _QUOTA, retryable=True, statuses={400, 401, 402, 403, 429},
+        _QUOTA, retryable=True, statuses={400, 401, 403, 429},
         codes=r"usage_?limit|^quota_exceeded$|^13(?:04|08|10|1[6-9]|2[01])$",
         text=r"(?:hourly usage|session|weekly|monthly|daily|plan) (?:usage )?(?:limit|quota|allowance)|usage limit (?:has been )?reached"
         r"|reached your (?:specified )?(?:api )?usage limits?|regain access|上限。|额度已?用完",
     ),
+    _rule(_QUOTA, retryable=True, statuses={403}, codes=r"quota", text=r"\bquotas?\b"),
 )  # fmt: skip
 
 # What a status means when the body tells nothing finer.
@@ -133,20 +144,16 @@ class Signals:
 
 def read_wait(text: str, scale: float, clock: Clock) -> float | None:
     """Seconds of a retry-after value in any form, or None; `scale` applies to bare numbers."""
+    return next(
+        (wait for wait in (_wait(piece, scale, clock) for piece in values(text)) if wait is not None), None
+    )
+
+
+def _wait(text: str, scale: float, clock: Clock) -> float | None:
     value = number(text)
     if value is None:
-        whole = seconds_until(text, clock)
-        pieces = () if whole is not None else text.split(",")[:8]
-        return (
-            whole
-            if whole is not None
-            else next(filter(None, (_piece(p, scale, clock) for p in pieces)), None)
-        )
-    return from_number(value if value > DAY * 1e4 else value * scale, clock)
-
-
-def _piece(text: str, scale: float, clock: Clock) -> float | None:
-    return read_wait(text.replace(",", ""), scale, clock) if text.strip() else None
+        return seconds_until(text, clock)
+    return from_number(value if value >= FIRST_INSTANT else value * scale, clock)
 
 
 def judge(
@@ -159,7 +166,9 @@ def judge(
     zone: float | None,
 ) -> tuple[Refusal | None, Named]:
     """The refusal that a reply of this status expresses, and the limit it names."""
-    text = "\n".join([*evidence.sentences, *evidence.quotas])[:8_000]
+    # The status's own phrase names no limit.
+    sentences = [line for line in evidence.sentences if line.strip(" .").lower() != "too many requests"]
+    text = "\n".join([*sentences, *evidence.quotas])[:8_000]
     codes = "\n".join([*evidence.codes, *signals.codes]).lower()
     named = named_limit("\n".join([text, *(f"{name} limit" for name in signals.names)]))
     verdict = _kind(
@@ -174,7 +183,7 @@ def judge(
     kind, retryable = verdict
     if kind in (_TOO_LARGE, _NOT_ENTITLED) or not retryable:
         return Refusal(kind, None, retryable=False, unit=named.unit), named
-    waits = [*signals.waits, *_body_waits(evidence, clock), *waits_in(text, clock, zone)]
+    waits = [*signals.waits, *_body_waits(evidence, clock, zone), *waits_in(text, clock, zone)]
     if evidence.quotas and (named.window or 0) >= DAY:
         waits = []  # Google's RetryInfo speaks for the minute; it does not bring the day back
         spent = []
@@ -214,9 +223,17 @@ def _limit_of_zero(readings: Sequence[QuotaReading]) -> bool:
     return any(reading.limit == 0 for reading in readings)
 
 
-def _body_waits(evidence: Evidence, clock: Clock) -> list[float]:
-    waits = (read_wait(text, scale, clock) for text, scale in evidence.waits[:16])
-    return [wait for wait in waits if wait is not None]
+def _body_waits(evidence: Evidence, clock: Clock, zone: float | None) -> list[float]:
+    """The waits of a body's fields; an instant counts only where no length is told, for it needs a common clock."""
+    lengths: list[float | None] = []
+    instants: list[float | None] = []
+    for text, scale in evidence.waits[:16]:
+        value = number(text)
+        if (value is not None and value < FIRST_INSTANT) or duration(text) is not None:
+            lengths.append(read_wait(text, scale, clock))
+        else:
+            instants.append(seconds_until(text, clock, zone))
+    return [wait for wait in lengths if wait is not None] or [wait for wait in instants if wait is not None]
 
 
 def _binding(readings: Sequence[QuotaReading]) -> list[QuotaReading]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 __all__ = [
     "DAY",
+    "FIRST_INSTANT",
     "HOUR",
     "MINUTE",
     "MONTH",
@@ -18,15 +19,17 @@ __all__ = [
     "WEEK",
     "Clock",
     "duration",
+    "from_number",
     "number",
     "seconds_until",
+    "values",
 ]
 
 MINUTE, HOUR, DAY, WEEK, MONTH = 60.0, 3600.0, 86_400.0, 604_800.0, 2_592_000.0
 # No provider's window is longer than a year; a reset beyond that is damage or malice.
 LONGEST = 400 * DAY
 _TEXT_CAP = 80
-_EPOCHS = (1e9, 1e10)  # Unix seconds from 2001 to 2286
+FIRST_INSTANT, _LAST_INSTANT = 1e9, 1e10  # a bare number from here on is Unix time: 2001 to 2286
 
 # One word list for Go durations in headers and for sentences in bodies.
 SECONDS_PER: dict[str, float] = {
@@ -90,6 +93,11 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def values(text: str) -> list[str]:
+    """The values of a header that was sent more than once and joined, then the whole: the first that reads counts."""
+    return [*text.split(",", 8)[:8], text] if "," in text else [text]
+
+
 def duration(text: str) -> float | None:
     """Seconds of a Go duration (``1h2m3.4s``) or of words (``1 minute and 30 seconds``)."""
     text = text.strip()[:_TEXT_CAP]
@@ -144,7 +152,7 @@ def from_number(value: float, clock: Clock) -> float | None:
     if value <= LONGEST:
         return value
     for scale in (1.0, 1e3, 1e6, 1e9):
-        if _EPOCHS[0] <= value / scale < _EPOCHS[1]:
+        if FIRST_INSTANT <= value / scale < _LAST_INSTANT:
             return _from_instant(value / scale, clock)
     return None
 

@@ -1,0 +1,100 @@
+"""The seed's flat fields, the kinds of headers that are taken, and the cost of a reply."""
+
+import time
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from adaptive_rate_limiter.providers import parse_response
+
+HEADERS = {
+    "x-ratelimit-limit-requests": "500",
+    "x-ratelimit-remaining-requests": "499",
+    "x-ratelimit-reset-requests": "120ms",
+    "x-ratelimit-limit-tokens": "30000",
+    "x-ratelimit-remaining-tokens": "29210",
+    "x-ratelimit-reset-tokens": "1.58s",
+}
+
+
+def test_the_flat_fields_repeat_the_readings():
+    info = parse_response(HEADERS, None, 200)
+    assert (info.rpm_limit, info.rpm_remaining, info.tpm_limit, info.tpm_remaining) == (
+        500,
+        499,
+        30000,
+        29210,
+    )
+    assert info.rpm_reset == pytest.approx(info.timestamp + 0.12)
+    assert info.tpm_reset == pytest.approx(info.timestamp + 1.58)
+    assert info.timestamp == pytest.approx(time.time(), abs=5)
+    assert (info.retry_after, info.is_rate_limited, info.refusal) == (None, False, None)
+
+
+def test_the_flat_fields_take_the_shortest_window():
+    day_first = {"x-ratelimit-limit-requests-day": "14400", "x-ratelimit-limit-requests-minute": "30"}
+    assert parse_response(day_first, None, 200).rpm_limit == 30
+
+
+def test_the_flat_fields_leave_a_project_aside():
+    headers = {"x-ratelimit-limit-project-tokens": "5", "x-ratelimit-limit-tokens": "7"}
+    assert parse_response(headers, None, 200).tpm_limit == 7
+
+
+def test_a_refusal_fills_retry_after():
+    info = parse_response({"retry-after": "7"}, None, 429)
+    assert (info.retry_after, info.is_rate_limited) == (7, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "limited"), [(429, True), (503, False), (413, False), (200, False), (401, False)]
+)
+def test_overload_and_size_are_no_rate_limit(status, limited):
+    assert parse_response({}, None, status).is_rate_limited is limited
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        HEADERS,
+        httpx.Headers(HEADERS),
+        list(HEADERS.items()),
+        tuple(HEADERS.items()),
+        {name.encode(): value.encode() for name, value in HEADERS.items()},
+        {name: [value] for name, value in HEADERS.items()},
+        [[name, value] for name, value in HEADERS.items()],
+        (pair for pair in [None, 3, "ab", *HEADERS.items()]),
+        SimpleNamespace(items=HEADERS.items),
+    ],
+    ids=["dict", "httpx", "pairs", "tuple", "bytes", "lists", "list pairs", "with junk", "duck"],
+)
+def test_every_kind_of_headers_reads_alike(headers):
+    assert parse_response(headers, None, 200).quotas == parse_response(HEADERS, None, 200).quotas
+
+
+@pytest.mark.parametrize("status", [429, "429", 429.0])
+def test_a_status_may_be_written_in_any_way(status):
+    assert parse_response(None, None, status).is_rate_limited
+
+
+@pytest.mark.parametrize("status", [None, "", "x", float("nan"), float("inf"), -1, 10**9, object(), []])
+def test_a_status_that_is_none_is_no_refusal(status):
+    assert parse_response(None, None, status).refusal is None
+
+
+def test_a_success_costs_microseconds():
+    """Ten times the 20 us measured, so that a slow machine passes and a regular expression gone wild does not."""
+    headers = HEADERS | {f"x-other-{i}": "value" for i in range(15)}
+    rounds = 300
+    best = min(_seconds(headers, rounds) for _ in range(5))
+    assert best / rounds < 200e-6
+
+
+def _seconds(headers, rounds):
+    start = time.perf_counter()
+    for _ in range(rounds):
+        parse_response(
+            headers, {"id": "x", "choices": []}, 200, url="https://api.openai.com/v1/chat/completions"
+        )
+    return time.perf_counter() - start
