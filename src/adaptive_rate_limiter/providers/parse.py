@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adaptive_rate_limiter.providers.bodies import Evidence, gather, is_error
 from adaptive_rate_limiter.providers.dialects import dialect_of
@@ -16,9 +17,6 @@ from adaptive_rate_limiter.providers.readings import Slots, first_count, merged
 from adaptive_rate_limiter.providers.refusals import Signals, judge, read_wait
 from adaptive_rate_limiter.providers.times import Clock, seconds_until
 from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["parse_response"]
 
@@ -120,8 +118,8 @@ def _pairs(headers: Any) -> Iterable[Any]:
     if isinstance(raw, list):
         return raw
     items = getattr(headers, "items", None)
-    pairs: Iterable[Any] = items() if callable(items) else headers
-    return pairs
+    pairs = items() if callable(items) else headers
+    return pairs if isinstance(pairs, Iterable) else ()
 
 
 def _sorted(headers: Any, told: _Told | None = None) -> _Told:
