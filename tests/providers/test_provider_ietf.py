@@ -54,6 +54,7 @@ REPLIES = {
         [(None, 1, 1, None, "b")],
     ),
     "booleans and strings for figures": ({"ratelimit": '"a";r;t="5"'}, []),
+    "an instant for a figure": ({"ratelimit": '"a";r=@1659578233;t=5'}, [(None, None, 5, None, "a")]),
     "damaged": ({"ratelimit": '";;;"', "ratelimit-policy": "=,=,"}, []),
 }
 

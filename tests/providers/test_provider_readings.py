@@ -237,6 +237,12 @@ BY_NAME = {
         {"x-ratelimit-limit-rpd": "50"},
         [("requests", 50, None, None, DAY, None)],
     ),
+    "copilot: a prefixed retry-after is no count": ({"x-ratelimit-user-retry-after": "40"}, []),
+    "a name beyond all length": ({"x-ratelimit-limit-" + "requests" * 20: "5"}, []),
+    "words for a window": (
+        {"x-ratelimit-limit-requests-per-60s": "5", "x-ratelimit-limit-per-2-hours": "9"},
+        [("requests", 5, None, None, 60, None), ("requests", 9, None, None, 7200, None)],
+    ),
     "no limit headers": ({"content-type": "application/json", "x-request-id": "1", "server": "x"}, []),
     "usage is no limit": ({"X-Amzn-Bedrock-Input-Token-Count": "480"}, []),
     "zeros on a success are no limit": (

@@ -197,6 +197,10 @@ OTHERS = {  # status, body: (kind, retry_after, retryable)
     "a proxy": (503, "upstream connect error or disconnect/reset before headers", "overload", None, True),
     "groq flex": (498, None, "overload", None, True),
     "aws throttle under another status": (400, {"__type": "ThrottlingException", "message": "Rate exceeded"}, "rate_limit", None, True),
+    "siliconflow, unverified": (403, {"message": "RPM limit exceeded. Please complete identity verification"}, "rate_limit", None, True),
+    "dashscope's free quota": (403, {"code": "AllocationQuota.FreeTierOnly", "message": "The free tier of the model has been exhausted."}, "quota_exhausted", None, True),
+    "volcengine's overdue account": (403, message("Forbidden", code="AccountOverdueError"), "quota_exhausted", None, False),
+    "no credit at all": (403, {"error": "Your newly created team doesn't have any credits or licenses yet."}, "quota_exhausted", None, False),
     "google's old 403": (403, message("User Rate Limit Exceeded", errors=[{"reason": "userRateLimitExceeded"}]), "rate_limit", None, True),
 }  # fmt: skip
 

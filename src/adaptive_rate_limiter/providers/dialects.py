@@ -145,7 +145,7 @@ DIALECTS: tuple[Dialect, ...] = (
     # These hosts pass on the bucket of their own upstream account, shared with strangers.
     Dialect("gateway", scope="upstream", hosts=(
         "router.huggingface.co", "models.github.ai", "models.inference.ai.azure.com", "portkey.ai", "braintrust.dev",
-        "gateway.ai.cloudflare.com", "gateway.pydantic.dev", "helicone.ai")),
+        "gateway.ai.cloudflare.com", "gateway.pydantic.dev", "helicone.ai", "ai-gateway.vercel.sh")),
 )  # fmt: skip
 
 _UNKNOWN = Dialect("unknown")

@@ -64,7 +64,7 @@ RULES: tuple[Rule, ...] = (
     # Money: nothing comes back by itself.
     _rule(
         _QUOTA, retryable=False, statuses=_ANY - {413},
-        codes=r"insufficient_(?:quota|balance|funds|credits?)|billing|payment_required|exceeded_current_quota"
+        codes=r"insufficient_(?:quota|balance|funds|credits?)|billing|payment_required|exceeded_current_quota|overdue"
         r"|credits?_(?:exhausted|depleted)|service_?quota_?exceeded|^1113$",
         text=r"insufficient (?:quota|balance|funds?|credits?)|balance (?:is )?(?:too low|insufficient|exhausted|depleted|negative|not)"
         r"|(?:out of|no|not enough|insufficient|more|(?:exceeded|exhausted|depleted|used(?: up)?|ran out of|run out of)"
@@ -214,7 +214,8 @@ def _kind(status: int, codes: str, text: str, named: Named, *, zero: bool) -> tu
             or (rule.text and rule.text.search(words))
         ):
             return rule.kind, rule.retryable
-    if status in _ANY - {401, 429, 503, 529} and (_PACE.search(codes) or "rate limit" in words):
+    pace = _PACE.search(codes) or "rate limit" in words or (status == 403 and named.unit and named.window)  # noqa: PLR2004
+    if pace and status in _ANY - {401, 429, 503, 529}:
         return (_TOO_LARGE, False) if status == 413 else (_RATE, True)  # noqa: PLR2004 - HTTP
     return BY_STATUS.get(status)
 
