@@ -15,7 +15,8 @@ from adaptive_rate_limiter.core.quota import Quota
 from adaptive_rate_limiter.types import QuotaReading
 
 UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a simulation of stale headers
-ARRIVAL = 2.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
+ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
+JITTER = 0.05  # seconds by which one send may overtake the one before it on its way
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
 MEMORY = 0.95  # weight of the past score at each reading
@@ -88,10 +89,19 @@ class Gauge:
         return _NAMES[type(self.models[best])]
 
     def floor(self, now: float) -> float:
-        """What is kept back for strangers on the key; it halves with every window without a sign of them."""
+        """What is kept back: for a bucket, what flows in within the jitter of sends; and for strangers on the
+        key what was seen of them, halved with every window without a sign.
+        """
+        least = 0.0
+        if self.source == "told" and self.active[0] is self.models[0]:
+            least = min(JITTER * self.limit / self.window, FLOOR_MAX * self.limit)
+        return least + self.limit * self._kept(now)
+
+    def _kept(self, now: float) -> float:
+        """The share that is kept for strangers."""
         if self.floor_share < 1e-4:  # noqa: PLR2004 - a ten-thousandth of the limit is nothing
             return 0.0
-        return self.floor_share * self.limit * 0.5 ** ((now - self.floor_at) / self.window)
+        return self.floor_share * 0.5 ** ((now - self.floor_at) / self.window)
 
     def available(self, now: float) -> float:
         least = math.inf
@@ -119,6 +129,11 @@ class Gauge:
         wanted = min(amount + self.floor(now), self.capacity)
         return max(level.ready_at(wanted, now) for level in self.active)
 
+    def returned(self) -> float:
+        """What the sliding window, if this may be one, has given back so far."""
+        last = self.models[-1]
+        return last.refilled if isinstance(last, SlidingLevel) else 0.0
+
     def answered(self, amount: float, seq: int) -> None:
         """A call came to its end without a header on this limit: it may have been counted after the last one."""
         if seq != self.told_by:
@@ -133,12 +148,14 @@ class Gauge:
         newest: bool,
         sent_at: float,
         since: float,
+        returned: float,
         in_doubt: float,
         now: float,
     ) -> None:
         """Take in a header. The reply came at `now`; `newest` means that no later send was heard of.
 
-        `since` was charged after the send, `in_doubt` is all that is sent and not answered yet.
+        `since` was charged after the send, and `returned` came back to a sliding window; `in_doubt` is all
+        that is sent and not answered yet.
         """
         self.readings += 1
         if newest:
@@ -148,13 +165,12 @@ class Gauge:
             return
         grain = _grain(reading)
         if newest:
-            self._weigh(reading, grain, sent_at, since, now)
+            changes = [self._change(level, sent_at, since, returned, now) for level in self.models]
+            self._weigh(reading, grain, changes, sent_at, returned, now)
+            self._lower(remaining + grain, changes, sent_at + grain, now)
         for index, level in enumerate(self.models):
-            if isinstance(level, WindowLevel) and level.opened_at(now) > sent_at + grain:
-                continue  # it speaks of a window that is over
-            self._raise(index, level, remaining - grain, sent_at, in_doubt, now)
-            if newest:
-                self._lower(level, remaining + grain, sent_at, since, now)
+            if not _is_over(level, sent_at + grain, now):
+                self._raise(index, level, remaining - grain, sent_at, in_doubt, now)
         if reading.reset_after is not None and newest:
             self._set_window_end(reading.reset_after, sent_at, now)
 
@@ -180,18 +196,30 @@ class Gauge:
         self.vote = (window, reading.remaining)
         return self.window
 
-    def _lower(self, level: Level, remaining: float, sent_at: float, since: float, now: float) -> None:
+    def _change(self, level: Level, sent_at: float, since: float, returned: float, now: float) -> float:
+        """By how much `level` has grown from the send until now, as far as we know."""
+        if isinstance(level, BucketLevel):
+            return (now - sent_at) * self.rate - since
+        return (returned if isinstance(level, SlidingLevel) else 0.0) - since
+
+    def _lower(self, remaining: float, changes: list[float], sent_at: float, now: float) -> None:
         """Down at once to the most that is possible.
 
-        The provider stamped the header somewhere between the arrival of the request and its reply.
+        The provider stamped the header somewhere between the arrival of the request and its reply. What
+        none of the plausible ways of counting foresaw, strangers have taken.
         """
-        refill = (now - sent_at) * self.rate if isinstance(level, BucketLevel) else 0.0
-        most = max(remaining + refill - since, remaining)
-        left = level.available(now)
-        if left > most:
+        foreign = math.inf
+        for level, change in zip(self.models, changes, strict=True):
+            if _is_over(level, sent_at, now):
+                foreign = 0.0
+                continue
+            excess = level.available(now) - max(remaining + change, remaining)
             if level in self.active:
-                self._strangers(left - most, now)
-            level.correct(most, now)
+                foreign = min(foreign, excess)
+            if excess > 0:
+                level.correct(level.available(now) - excess, now)
+        if 1.0 < foreign < math.inf:  # remaining is cut to a whole number
+            self._strangers(foreign, now)
 
     def _raise(  # noqa: PLR0917
         self, index: int, level: Level, remaining: float, sent_at: float, in_doubt: float, now: float
@@ -207,28 +235,32 @@ class Gauge:
         self.lows[index] = low - level.refilled
         surplus = low - in_doubt - left
         if surplus > 0:
-            level.correct(left + surplus * (UP_GAIN if self.floor(now) else 1.0), now)
+            level.correct(left + surplus * (UP_GAIN if self._kept(now) else 1.0), now)
 
     def _strangers(self, amount: float, now: float) -> None:
         """Somebody else took `amount`: keep a floor, as large as what was seen, for the next time."""
         if self.readings > 1:
-            kept = self.floor(now) / self.limit
+            kept = self._kept(now)
             self.floor_share = min(FLOOR_MAX, max(kept, amount / self.limit))
             self.floor_at = now
 
     # Which way of counting it is
 
-    def _weigh(self, reading: QuotaReading, grain: float, sent_at: float, since: float, now: float) -> None:
+    def _weigh(  # noqa: PLR0917
+        self, reading: QuotaReading, grain: float, changes: list[float], sent_at: float, returned: float, now: float
+    ) -> None:
         if len(self.models) == 1:
             return
         marks = [
-            self._fit_of_level(level, reading.remaining or 0.0, grain, sent_at, since, now)
-            for level in self.models
+            0.0 if _is_over(level, sent_at + grain, now) else self._fit_of_level(level, reading, grain, change, now)
+            for level, change in zip(self.models, changes, strict=True)
         ]
         if reading.reset_after is not None:
-            resets = self._fit_of_reset(reading, reading.reset_after, grain, sent_at, now)
+            resets = self._fit_of_reset(reading, reading.reset_after, grain, sent_at, returned, now)
             marks = [mark + reset for mark, reset in zip(marks, resets, strict=True)]
         top = max(marks)
+        if top == min(marks):
+            return  # it speaks for none, and what was learned stands
         self.scores = [
             max(WORST, MEMORY * score + mark - top) for score, mark in zip(self.scores, marks, strict=True)
         ]
@@ -240,22 +272,19 @@ class Gauge:
         )
 
     def _fit_of_level(
-        self, level: Level, remaining: float, grain: float, sent_at: float, since: float, now: float
+        self, level: Level, reading: QuotaReading, grain: float, change: float, now: float
     ) -> float:
         """How well this way of counting foresaw `remaining`."""
-        if isinstance(level, WindowLevel) and level.opened_at(now) > sent_at + grain:
-            return 0.0
-        refill = (now - sent_at) * self.rate if isinstance(level, BucketLevel) else 0.0
-        at_arrival = remaining + refill - since
+        remaining = reading.remaining or 0.0
         left, blur = level.available(now), 0.1 * self.limit + grain
-        if left < min(at_arrival, remaining) - blur:
+        if left < min(remaining + change, remaining) - blur:
             return -1.0
-        if left > max(at_arrival, remaining) + blur:
+        if left > max(remaining + change, remaining) + blur:
             return -0.7
         return 0.0
 
-    def _fit_of_reset(
-        self, reading: QuotaReading, reset_after: float, grain: float, sent_at: float, now: float
+    def _fit_of_reset(  # noqa: PLR0917
+        self, reading: QuotaReading, reset_after: float, grain: float, sent_at: float, returned: float, now: float
     ) -> tuple[float, float, float]:
         """How well bucket, fixed window and sliding window foresaw the reset."""
         used = self.limit - (reading.remaining or 0.0)
@@ -276,10 +305,12 @@ class Gauge:
             fixed = -3.0
         sliding = -2.5  # strangers can move it to anywhere
         level = self.models[2]
-        if isinstance(level, SlidingLevel) and level.bins:
-            keys = (next(iter(level.bins)), next(reversed(level.bins)))
-            if any(earliest - level.width <= level.returns_at(key) <= latest + 2 * blur for key in keys):
+        if isinstance(level, SlidingLevel) and level.keys:
+            oldest = level.returns_at(level.keys[0])
+            if earliest - level.width <= oldest <= latest + 2 * blur + ARRIVAL:
                 sliding = 0.0
+        if returned > 0 and earliest <= now:  # what it spoke of has come back since
+            sliding = 0.0
         return bucket, fixed, sliding
 
     def _set_window_end(self, reset_after: float, sent_at: float, now: float) -> None:
@@ -302,6 +333,11 @@ _NAMES: dict[type, str] = {
     WindowLevel: "fixed_window",
     SlidingLevel: "sliding_window",
 }
+
+
+def _is_over(level: Level, sent_at: float, now: float) -> bool:
+    """A header for that send speaks of a window that has ended."""
+    return isinstance(level, WindowLevel) and level.opened_at(now) > sent_at
 
 
 def _grain(reading: QuotaReading) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from adaptive_rate_limiter.types import QuotaReading
 
+RECENT = 1024  # holds remembered for a limit that is told for the first time
 MINUTE = 60.0  # what a limit counts in where neither header nor arithmetic says so
 
 
@@ -29,15 +31,19 @@ class HoldState(Enum):
 
 
 class Hold:
-    """What one call has reserved. `spent` is the ledger's running total per unit, this hold included."""
+    """What one call has reserved. `spent` is the ledger's running total per unit, this hold included.
 
-    __slots__ = ("answered", "at", "cost", "seq", "spent", "state")
+    `returned` is what each gauge's sliding window had given back until then.
+    """
+
+    __slots__ = ("answered", "at", "cost", "returned", "seq", "spent", "state")
 
     def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
         self.cost = cost
         self.at = at
         self.seq = seq
         self.spent = spent
+        self.returned: list[float] = []
         self.answered = False
         self.state = HoldState.RESERVED
 
@@ -45,12 +51,13 @@ class Hold:
 class Ledger:
     """The gauges of one bucket, moved together: a call is paid from all of them or from none."""
 
-    __slots__ = ("gauges", "seq", "spent", "unanswered")
+    __slots__ = ("gauges", "recent", "seq", "spent", "unanswered")
 
     def __init__(self, quotas: Iterable[Quota] = (), now: float = 0.0) -> None:
         self.gauges = [Gauge.stated(quota, now) for quota in quotas]
         self.spent: dict[str, float] = {}
         self.unanswered: dict[str, float] = {}  # what was reserved and may not be counted in any header yet
+        self.recent: deque[Hold] = deque(maxlen=RECENT)
         self.seq = 0
 
     # Holds
@@ -66,7 +73,10 @@ class Ledger:
             if amount:
                 gauge.take(amount, now)
         self.seq += 1
-        return Hold(cost, now, self.seq, spent.copy())
+        hold = Hold(cost, now, self.seq, spent.copy())
+        hold.returned = [gauge.returned() for gauge in self.gauges]
+        self.recent.append(hold)
+        return hold
 
     def settle(self, hold: Hold, actual: Cost, now: float) -> bool:
         """Replace the reservation by what was really used. False if the hold had already ended."""
@@ -177,12 +187,15 @@ class Ledger:
             gauge = self._gauge_for(reading, readings)
             if gauge is None:
                 continue
+            place = self.gauges.index(gauge)
+            returned = hold.returned[place] if place < len(hold.returned) else 0.0
             since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
             gauge.read(
                 reading,
                 newest=hold.seq > gauge.newest,
                 sent_at=hold.at,
                 since=since,
+                returned=gauge.returned() - returned,
                 in_doubt=self.unanswered.get(reading.unit, 0.0),
                 now=now,
             )
@@ -203,11 +216,13 @@ class Ledger:
         limit = reading.limit or reading.remaining
         if not limit:
             return None
-        gauge = Gauge.told(reading.unit, limit, inferred_window(reading) or MINUTE, now)
+        window = inferred_window(reading) or MINUTE
+        lately = [hold for hold in self.recent if hold.at > now - window and reading.unit in hold.cost]
+        gauge = Gauge.told(reading.unit, limit, window, lately[0].at if lately else now)
         gauge.scope = reading.scope
-        if reading.remaining is not None:
-            for level in gauge.models:
-                level.correct(reading.remaining - self.unanswered.get(reading.unit, 0.0), now)
+        for hold in lately:
+            if hold.state not in {HoldState.CANCELLED, HoldState.REFUSED}:
+                gauge.take(hold.cost[reading.unit], hold.at)
         self.gauges.append(gauge)
         return gauge
 

@@ -8,7 +8,7 @@ prove conservation: `available == initial + refilled + corrected - lost - taken`
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from bisect import insort
 from typing import Protocol
 
 EPSILON = 1e-9  # one part in 10^9: sums of floats are compared with this much grace
@@ -38,7 +38,8 @@ class BucketLevel:
     """A token bucket: `limit / window` flows in all the time, up to `burst`."""
 
     __slots__ = (
-        "at", "burst", "corrected", "initial", "limit", "lost", "rate", "refilled", "taken", "value", "window",
+        "at", "burst", "corrected", "initial", "limit", "lost", "rate", "refilled", "taken", "taken_full",
+        "value", "window",
     )  # fmt: skip
 
     def __init__(self, limit: float, window: float, now: float, burst: float | None = None) -> None:
@@ -48,6 +49,7 @@ class BucketLevel:
         self.burst = limit if burst is None else burst
         self.initial = self.value = self.burst
         self.at = now
+        self.taken_full: float | None = None  # when something was last taken from a full bucket
         self.refilled = self.corrected = self.lost = self.taken = 0.0
 
     def available(self, now: float) -> float:
@@ -63,7 +65,10 @@ class BucketLevel:
         return self.value
 
     def take(self, amount: float, now: float) -> None:
-        self.value = self.available(now) - amount
+        left = self.available(now)
+        if left >= self.burst:
+            self.taken_full = now
+        self.value = left - amount
         self.taken += amount
 
     def give(self, amount: float, now: float, taken_at: float) -> None:  # noqa: ARG002 - one shape
@@ -88,8 +93,13 @@ class BucketLevel:
             return math.inf
         return self.at + missing / self.rate
 
-    def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
-        """Nothing to do: from its first use on, a bucket refills all the time."""
+    def delay(self, amount: float, taken_at: float, counted_at: float) -> None:  # noqa: ARG002 - one shape
+        """A full bucket does not refill: what went in before the provider counted was lost."""
+        if self.taken_full == taken_at:
+            spilt = min((counted_at - taken_at) * self.rate, self.burst)
+            self.lost += spilt
+            self.value -= spilt
+            self.taken_full = None
 
     def resize(self, limit: float, window: float, now: float) -> None:
         """Change the limit in either direction; what was used stays used."""
@@ -187,14 +197,15 @@ class SlidingLevel:
     """
 
     __slots__ = (
-        "at", "bins", "corrected", "initial", "limit", "lost", "refilled", "taken", "used", "width", "window",
+        "at", "bins", "corrected", "initial", "keys", "limit", "lost", "refilled", "taken", "used", "width", "window",
     )  # fmt: skip
 
     def __init__(self, limit: float, window: float, now: float) -> None:
         self.limit = limit
         self.window = window
         self.width = window / 600
-        self.bins: OrderedDict[int, float] = OrderedDict()
+        self.bins: dict[int, float] = {}
+        self.keys: list[int] = []  # of the bins, the oldest first
         self.used = 0.0
         self.at = now
         self.initial = limit
@@ -205,27 +216,26 @@ class SlidingLevel:
 
     def available(self, now: float) -> float:
         self.at = max(self.at, now)
-        bins = self.bins
-        while bins:
-            key = next(iter(bins))
-            if self.returns_at(key) > self.at:
-                break
-            amount = bins.pop(key)
+        keys = self.keys
+        while keys and self.returns_at(keys[0]) <= self.at:
+            amount = self.bins.pop(keys.pop(0))
             self.used -= amount
             self.refilled += amount
-        if not bins:
+        if not keys:
             self.refilled += self.used  # rounding only
             self.used = 0.0
         return self.limit - self.used
 
     def take(self, amount: float, now: float) -> None:
         self.available(now)
-        self._add(amount)
+        self._add(int(self.at / self.width), amount)
         self.taken += amount
 
-    def _add(self, amount: float) -> None:
-        key = int(self.at / self.width)
-        self.bins[key] = self.bins.get(key, 0.0) + amount
+    def _add(self, key: int, amount: float) -> None:
+        if key not in self.bins:
+            self.bins[key] = 0.0
+            insort(self.keys, key)
+        self.bins[key] += amount
         self.used += amount
 
     def give(self, amount: float, now: float, taken_at: float) -> None:
@@ -246,9 +256,9 @@ class SlidingLevel:
         change = available - self.available(now)
         self.corrected += change
         if change < 0:
-            self._add(-change)
+            self._add(int(self.at / self.width), -change)
             return
-        for key in self.bins:  # the oldest first: what the provider no longer counts has expired there
+        for key in self.keys:  # the oldest first: what the provider no longer counts has expired there
             credit = min(change, self.bins[key])
             self.bins[key] -= credit
             self.used -= credit
@@ -262,8 +272,8 @@ class SlidingLevel:
             return now
         if amount > self.limit * (1 + EPSILON):
             return math.inf
-        for key, returned in self.bins.items():
-            missing -= returned
+        for key in self.keys:
+            missing -= self.bins[key]
             if missing <= EPSILON * max(1.0, amount):
                 return self.returns_at(key)
         return self.at + self.window
@@ -273,10 +283,9 @@ class SlidingLevel:
         old, new = int(taken_at / self.width), int(counted_at / self.width)
         moved = min(amount, self.bins.get(old, 0.0))
         if new > old and moved > 0:
-            if new not in self.bins:  # the latest bin there can be: it keeps the order, and errs to the safe side
-                new = max(int(self.at / self.width), new)
             self.bins[old] -= moved
-            self.bins[new] = self.bins.get(new, 0.0) + moved
+            self.used -= moved
+            self._add(new, moved)
 
     def resize(self, limit: float, window: float, now: float) -> None:
         self.available(now)
@@ -285,5 +294,6 @@ class SlidingLevel:
         if window != self.window:
             used, self.used = self.used, 0.0
             self.bins.clear()
+            self.keys.clear()
             self.window, self.width = window, window / 600
-            self._add(used)
+            self._add(int(self.at / self.width), used)
