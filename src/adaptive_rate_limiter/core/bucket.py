@@ -74,10 +74,18 @@ class Bucket:
             self._admit(call, now)
             return
         self._refuse_vain(call, now)
+        call.reason = self.wait.limit if self.wait is not None else None
         call.size = self._size(call.cost)
         self.queue.push(call)
         if self.queue.count == 1 or call.deadline is not None:
             self.wake_at = now  # the line has changed: ask for a dispatch
+
+    def try_submit(self, call: Call, now: float) -> bool:
+        """Admit the call if nobody is in line and all limits can pay it now; never put it in line."""
+        if self.queue.count or self._blocked(call.cost, now) is not None:
+            return False
+        self._admit(call, now)
+        return True
 
     def dispatch(self, now: float) -> list[Call]:
         """Everyone whose wait is over: `hold` or `error` is set. Sets `wake_at` for the next time."""
@@ -183,6 +191,15 @@ class Bucket:
             rate = self.discovery.hypotheses.limit() / 60.0
             ready = max(ready, now + self.queue.count / rate)
         return ready
+
+    def inferred_limit(self) -> float | None:
+        """Calls a minute, where only refusals tell; None where nothing was refused, or headers tell."""
+        hypotheses = self.discovery.hypotheses if self.untold else None
+        return None if hypotheses is None else hypotheses.limit()
+
+    def charge_like(self, charging: Charging) -> None:
+        """Follow this provider's habit of charging from now on."""
+        self.charging = charging
 
     # Balance
 

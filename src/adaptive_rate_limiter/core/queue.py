@@ -73,6 +73,15 @@ class Call:
         self.reason: str | None = None
         self.wake: Any = None
 
+    def again(self) -> Call:
+        """Another attempt of the same call, with its place by age."""
+        call = Call(
+            self.cost, since=self.since, tenant=self.tenant, deadline=self.deadline, certain=self.certain,
+            guessed=self.guessed, max_tokens=self.max_tokens,
+        )  # fmt: skip
+        call.rank = self.rank
+        return call
+
 
 class Lane:
     """The calls of one tenant."""

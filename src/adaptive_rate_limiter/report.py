@@ -1,0 +1,142 @@
+"""What the limiter knows, as values and as sentences."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from adaptive_rate_limiter.core.account import AccountReport
+from adaptive_rate_limiter.core.bucket import Bucket
+from adaptive_rate_limiter.core.quota import Cost
+
+__all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSnapshot:
+    """One limit: `remaining` of `limit` per `window` seconds; `source` is "stated", "told" or "inferred"."""
+
+    unit: str
+    limit: float
+    window: float
+    remaining: float
+    algorithm: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSnapshot:
+    """One bucket. `paused_for` and `eta` (of the last call in line) are seconds."""
+
+    bucket_id: str
+    waiting: int
+    in_flight: int
+    admitted: int
+    refused: int
+    paused_for: float
+    eta: float
+    limits: tuple[LimitSnapshot, ...]
+    account: AccountReport
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterSnapshot:
+    """All buckets of a limiter at one moment."""
+
+    buckets: tuple[BucketSnapshot, ...]
+
+    @property
+    def waiting(self) -> int:
+        return sum(bucket.waiting for bucket in self.buckets)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Some work takes `seconds` and is bound by the limit on `binds`; None where no limit is known yet."""
+
+    seconds: float | None
+    binds: str | None
+
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return "no limit is known yet"
+        return f"about {duration(self.seconds)}" + (f", bound by {self.binds}" if self.binds else "")
+
+
+def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
+    limits = [
+        LimitSnapshot(
+            gauge.unit, gauge.limit, gauge.window, gauge.available(now), gauge.algorithm, gauge.source
+        )
+        for gauge in bucket.ledger.gauges
+    ]
+    inferred = bucket.inferred_limit()
+    if inferred is not None:
+        limits.append(LimitSnapshot("requests", inferred, 60.0, math.nan, "unknown", "inferred"))
+    return BucketSnapshot(
+        bucket_id=bucket.bucket_id,
+        waiting=bucket.queue.count,
+        in_flight=bucket.in_flight,
+        admitted=bucket.account.admitted,
+        refused=bucket.account.refused,
+        paused_for=max(0.0, bucket.paused_until - now),
+        eta=max(0.0, bucket.eta({}, now) - now),
+        limits=tuple(limits),
+        account=bucket.account.report(bucket.ledger.gauges, bucket.ledger.spent, now),
+    )
+
+
+def explain_bucket(bucket: Bucket, now: float, most: int) -> list[str]:
+    """Sentences for those in line, the oldest first."""
+    waiting = sorted(bucket.queue.calls(), key=lambda call: call.rank)
+    sentences = []
+    total: dict[str, float] = {}
+    for ahead, call in enumerate(waiting):
+        for unit, amount in call.cost.items():
+            total[unit] = total.get(unit, 0.0) + amount
+        if ahead >= most:
+            break
+        goes_at, gauge = bucket.ledger.eta(total, now)
+        goes_at = max(goes_at, bucket.paused_until)
+        if now < bucket.paused_until:
+            why = f"waits out a pause ({bucket.pause_reason})"
+        elif gauge is not None:
+            missing = total[gauge.unit] - gauge.available(now)
+            why = f"waits for {gauge.unit} ({missing:,.0f} missing of {gauge.limit:,.0f} per {gauge.window:g} s)"
+        elif bucket.wait is not None:
+            why = f"waits for {bucket.wait.limit}"
+        else:
+            why = "is about to go"
+        who = f" of {call.tenant}" if call.tenant else ""
+        behind = f"{ahead} ahead of it" if ahead else "next in line"
+        when = f"goes in about {duration(goes_at - now)}" if goes_at > now else "goes as soon as that allows"
+        sentences.append(f"{bucket.bucket_id}: call {ahead + 1} of {len(waiting)}{who} {why}, {behind}, {when}")
+    return sentences
+
+
+def forecast_bucket(bucket: Bucket, work: Cost, now: float) -> Forecast:
+    inferred = bucket.inferred_limit()
+    units = {gauge.unit for gauge in bucket.ledger.gauges}
+    known = {unit for unit in units if work.get(unit)}
+    if not known and inferred is None:
+        return Forecast(None, None)
+    totals = bucket.queue.totals
+    total = {unit: amount + totals.get(unit, 0.0) for unit, amount in work.items()}
+    ready, gauge = bucket.ledger.eta(total, now)
+    ready = max(ready, bucket.paused_until)
+    binds = gauge.unit if gauge is not None else None
+    if inferred is not None and work.get("requests"):
+        by_inferred = now + total["requests"] * 60.0 / inferred
+        if by_inferred > ready:
+            ready, binds = by_inferred, "requests"
+    return Forecast(max(0.0, ready - now), binds)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 0.8 s, 33 min, 2 h 5 min."""
+    if seconds < 100:  # noqa: PLR2004 - below, seconds say more than minutes
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:  # noqa: PLR2004 - below, minutes say more than hours
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
