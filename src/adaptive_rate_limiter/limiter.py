@@ -125,6 +125,17 @@ class Limiter:
         admitted = reservation.bucket.step(lambda bucket, now: bucket.try_submit(reservation.call, now))
         return reservation if admitted else None
 
+    def record(self, model: str | None = None, tokens: float | None = None, **options: Any) -> Reservation:
+        """Count a call that goes in any case: for watching an application without holding it back."""
+        reservation = self._reserve(model, tokens, **options)
+        reservation.bucket.step(lambda bucket, now: bucket.record(reservation.call, now))
+        return reservation
+
+    def largest(self, model: str | None = None, unit: str = TOKENS) -> float:
+        """The most of `unit` that one call of `model` may take under the limits known now; inf if none is."""
+        bucket = self._at_hand.get((model, None)) or self._bucket_at((model, None), model)
+        return bucket.look(lambda core, _now: core.largest(unit))
+
     def readmit(self, reservation: Reservation) -> None:
         """Admit another attempt of the same call; it keeps its place by age."""
         self._renew(reservation)

@@ -109,6 +109,14 @@ class Reservation:
         held = self.call.hold is not None and self.call.hold.state is HoldState.RESERVED
         return moved or not held or self.sends > 1
 
+    def never_sent(self) -> None:
+        """An attempt failed before it left: it is given back, and another may follow."""
+        self.bucket.step(lambda bucket, now: bucket.cancel(self.call, now))
+
+    @property
+    def max_pause(self) -> float:
+        return self._limiter.max_pause
+
     def readmit(self) -> None:
         """Wait for admission again: a retry is an attempt like any other."""
         self._limiter.readmit(self)

@@ -87,6 +87,17 @@ class Bucket:
         self._admit(call, now)
         return True
 
+    def record(self, call: Call, now: float) -> None:
+        """Count a call that goes whether or not the limits can pay it."""
+        self._admit(call, now)
+
+    def largest(self, unit: str) -> float:
+        """The most of `unit` that one call may take."""
+        units = TOKEN_UNITS[:2] if unit == TOKENS else (unit,)
+        return min(
+            (gauge.capacity for gauge in self.ledger.gauges if gauge.unit in units), default=math.inf
+        )
+
     def dispatch(self, now: float) -> list[Call]:
         """Everyone whose wait is over: `hold` or `error` is set. Sets `wake_at` for the next time."""
         done: list[Call] = []

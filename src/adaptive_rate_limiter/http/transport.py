@@ -1,0 +1,178 @@
+"""Transports: every request of a client that uses one is limited, with no other change to the code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache
+from typing import Any
+
+from adaptive_rate_limiter.http import exchange
+from adaptive_rate_limiter.http.payload import UsageReader, describe
+from adaptive_rate_limiter.limiter import Limiter
+from adaptive_rate_limiter.reservation import Reservation, current_reservation
+
+__all__ = ["AdaptiveTransport", "AsyncAdaptiveTransport"]
+
+
+class _Transport:
+    """What both transports share. `transport` is what really sends; by default a new HTTPTransport of the
+    library (httpx or httpx2) whose client this is used in.
+    """
+
+    _inner_name = ""
+
+    def __init__(self, limiter: Limiter | None = None, transport: Any = None) -> None:
+        self.limiter = limiter or Limiter()
+        self._inner = transport
+
+    def _inner_for(self, request: Any) -> Any:
+        if self._inner is None:
+            self._inner = getattr(_library(request), self._inner_name)()
+        return self._inner
+
+    def _needs_no_reservation(self, request: Any) -> bool:
+        """Reading is no call, and a framework's own limiter has already admitted what it reserved."""
+        current = current_reservation.get()
+        return request.method in exchange.READ_ONLY or (current is not None and not current.closed)
+
+
+class AdaptiveTransport(_Transport):
+    """For `httpx.Client(transport=AdaptiveTransport())` and `httpx2.Client`, and any SDK built on them.
+
+    Model and size are read from the request, limits from the response's headers, usage from its body or the
+    end of its stream, without delaying a byte. Raises CapacityExceededError like `Limiter.acquire`.
+    """
+
+    _inner_name = "HTTPTransport"
+
+    def handle_request(self, request: Any) -> Any:
+        inner = self._inner_for(request)
+        if self._needs_no_reservation(request):
+            return inner.handle_request(request)
+        reservation = self.limiter.acquire(**describe(request.read()), route=_route(request))
+        try:
+            if exchange.begin(reservation, request):
+                reservation.readmit()
+            response = inner.handle_request(request)
+            if response.status_code >= exchange.FIRST_ERROR:
+                response.read()
+        except BaseException as error:
+            exchange.failed(reservation, error)
+            reservation.lapse()
+            raise
+        exchange.answered(reservation, request, response)
+        if response.status_code >= exchange.FIRST_ERROR:
+            reservation.lapse()
+        else:
+            response.stream = _streams(_library(request))[0](response, reservation)
+        return response
+
+    def close(self) -> None:
+        if self._inner is not None:
+            self._inner.close()
+
+    def __enter__(self) -> AdaptiveTransport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncAdaptiveTransport(_Transport):
+    """`AdaptiveTransport` for `httpx.AsyncClient` and `httpx2.AsyncClient`."""
+
+    _inner_name = "AsyncHTTPTransport"
+
+    async def handle_async_request(self, request: Any) -> Any:
+        inner = self._inner_for(request)
+        if self._needs_no_reservation(request):
+            return await inner.handle_async_request(request)
+        reservation = await self.limiter.aacquire(**describe(await request.aread()), route=_route(request))
+        try:
+            if exchange.begin(reservation, request):
+                await reservation.areadmit()
+            response = await inner.handle_async_request(request)
+            if response.status_code >= exchange.FIRST_ERROR:
+                await response.aread()
+        except BaseException as error:
+            exchange.failed(reservation, error)
+            reservation.lapse()
+            raise
+        exchange.answered(reservation, request, response)
+        if response.status_code >= exchange.FIRST_ERROR:
+            reservation.lapse()
+        else:
+            response.stream = _streams(_library(request))[1](response, reservation)
+        return response
+
+    async def aclose(self) -> None:
+        if self._inner is not None:
+            await self._inner.aclose()
+
+    async def __aenter__(self) -> AsyncAdaptiveTransport:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _library(request: Any) -> Any:
+    return sys.modules[type(request).__module__.partition(".")[0]]
+
+
+def _route(request: Any) -> tuple[str, str]:
+    return request.url.host, request.url.path
+
+
+@lru_cache(maxsize=4)
+def _streams(library: Any) -> tuple[type, type]:
+    """Byte streams of one library that settle the reservation when they end, however they end."""
+
+    class SettlingStream(library.SyncByteStream):  # type: ignore[misc]  # httpx and httpx2 have one each
+        def __init__(self, response: Any, reservation: Reservation) -> None:
+            self._stream = response.stream
+            self._reservation = reservation
+            self._reader = _reader(response)
+
+        def __iter__(self) -> Iterator[bytes]:
+            for chunk in self._stream:
+                self._reader.feed(chunk)
+                yield chunk
+            _settle(self._reservation, self._reader)
+
+        def close(self) -> None:
+            self._stream.close()
+            _settle(self._reservation, self._reader)
+
+    class AsyncSettlingStream(library.AsyncByteStream):  # type: ignore[misc]
+        def __init__(self, response: Any, reservation: Reservation) -> None:
+            self._stream = response.stream
+            self._reservation = reservation
+            self._reader = _reader(response)
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for chunk in self._stream:
+                self._reader.feed(chunk)
+                yield chunk
+            _settle(self._reservation, self._reader)
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+            _settle(self._reservation, self._reader)
+
+    return SettlingStream, AsyncSettlingStream
+
+
+def _reader(response: Any) -> UsageReader:
+    headers = response.headers
+    return UsageReader(headers.get("content-type", ""), headers.get("content-encoding", ""))
+
+
+def _settle(reservation: Reservation, reader: UsageReader) -> None:
+    if not reservation.closed:
+        usage = reader.finish()
+        if usage is None:
+            reservation.lapse()
+        else:
+            reservation.settle(**usage)
