@@ -131,6 +131,8 @@ RATE_LIMITS = {  # body: (retry_after, unit)
     "delay as an object": ({"retry_delay": {"seconds": 48}}, 48, None),
     "instant": (message("try again", resets_at=NOW + 90), 90, None),
     "body inside a message": (message(json.dumps(message("Please try again in 1m2s."))), 62, None),
+    "itpm": (message("Rate limit reached (ITPM). Please slow down."), None, "input_tokens"),
+    "otpm": (message("Rate limit reached (OTPM)."), None, "output_tokens"),
     "words": ("Please wait for about 1 minute and 30 seconds.", 90, None),
     "django": ({"detail": "Request was throttled. Expected available in 831.0 seconds."}, 831, None),
     "no number": ("Please try again in a few minutes.", None, None),
@@ -174,6 +176,7 @@ OTHERS = {  # status, body: (kind, retry_after, retryable)
     "groq 413": (413, message("Request too large on tokens per minute (TPM): Limit 6000, Requested 6523", code="rate_limit_exceeded"), "request_too_large", None, False),
     "plain 413": (413, "Payload Too Large", "request_too_large", None, False),
     "gemini limit zero": (429, google("Quota exceeded for metric: x_free_tier_requests, limit: 0\nPlease retry in 45.2s.", delay="45s"), "not_entitled", None, False),
+    "gemini quota of zero, a number": (429, google(GOOGLE, ("RequestsPerMinute", 0)), "not_entitled", None, False),
     "gemini quota of zero": (429, google(GOOGLE, ("RequestsPerDay", "0"), delay="45s"), "not_entitled", None, False),
     "anthropic extra usage": (429, message("Extra usage is required for long context requests.", type="rate_limit_error"), "not_entitled", None, False),
     "opencode client": (429, message("OpenCode's free tier can only be used from within OpenCode", type="FreeTierError"), "not_entitled", None, False),
@@ -248,6 +251,7 @@ IN_A_SUCCESS = {
         "overload",
         None,
     ),
+    "a status in text": ({"error": {"code": "429", "message": "no"}}, "rate_limit", None),
     "openrouter": ({"error": {"code": 429, "message": "Please try again in 3s."}}, "rate_limit", 3),
     "a rate limit by its type": (
         {"type": "error", "error": {"type": "rate_limit_error"}},
@@ -306,6 +310,17 @@ BY_HEADERS = {
         "rate_limit",
         21,
     ),
+    "anthropic subscription, another refusal": ({"anthropic-ratelimit-unified-status": "allowed_warning"}, "rate_limit", None),
+    "of several spent limits the last to return": (
+        {
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "12s",
+            "x-ratelimit-remaining-tokens": "0",
+            "x-ratelimit-reset-tokens": "3s",
+        },
+        "rate_limit",
+        12,
+    ),
     "anthropic subscription": (
         {"anthropic-ratelimit-unified-status": "rejected", "anthropic-ratelimit-unified-reset": str(NOW + 5646)},
         "quota_exhausted",
@@ -325,6 +340,83 @@ BY_HEADERS = {
 @pytest.mark.parametrize(("headers", "kind", "wait"), BY_HEADERS.values(), ids=BY_HEADERS)
 def test_headers_alone_tell_a_refusal(headers, kind, wait):
     assert refusal(None, headers=headers)[:2] == (kind, wait and pytest.approx(wait))
+
+
+WAITS = {
+    "Try again in 12 seconds.": 12, "Please retry after 12s": 12, "retry after 12": 12, "Retrying in about 12 sec": 12,
+    "The model is available in 12 s": 12, "Limit resets in 12s.": 12, "quota renews after 12 seconds": 12, "refills in ~12s": 12,
+    "Please wait another 12 seconds": 12, "wait at least 12 s": 12, "retry-after: 12": 12, "retry_delay: 12s": 12, "12 秒之后重试": 12,
+    "locked until 2025-03-18T10:39:26Z": 12, "renews 2025-03-18 10:39:26 UTC": 12, "try again at 2025-03-18 11:39:26 +0100": 12,
+    "available at 2025-03-18T10:39Z": None, "After 3 attempts we gave up": None, "wait 12 apples": None, "in 12 seconds": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "wait"), WAITS.items(), ids=WAITS)
+def test_a_wait_in_a_sentence(text, wait):
+    expected = 0 if text.startswith("available at") else wait  # the minute that has begun is past
+    assert refusal(text)[:2] == ("rate_limit", expected)
+
+
+MONEY = [
+    "insufficient balance", "Insufficient funds.", "You have insufficient credits", "Your credit balance is too low", "balance is negative",
+    "out of credits", "you have no credits", "requires more credits", "used all credits", "You have depleted your monthly included credits",
+    "ran out of free credits", "Credits have been exhausted", "credits expired", "spending limit reached", "Billing hard limit has been reached",
+    "billing not active", "Your account is not active", "Payment required", "Credit limit exceeded", "余额不足",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MONEY)
+def test_spent_money_is_cured_by_no_wait(text):
+    assert refusal(text + ". Try again in 9s.")[:3] == ("quota_exhausted", None, False)
+
+
+BARRED = [
+    "You do not have access to this model", "may only be used with the official client", "This model is not available on your plan",
+    "not supported in this tier", "your plan does not include it", "the free tier doesn't support it", "It doesn't have a free quota tier",
+    "requires a paid subscription", "Your subscription has expired", "unauthorized client", "You are not authorized to use it",
+    "Version 1.18.0 or newer is required",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BARRED)
+def test_a_key_without_the_right_is_cured_by_no_wait(text):
+    assert refusal(text + ". Try again in 9s.")[:3] == ("not_entitled", None, False)
+
+
+WINDOWED = [
+    "hourly usage limit", "session limit", "weekly limit", "monthly usage quota", "daily quota", "The usage limit has been reached",
+    "limit of 9 requests per 24 hours", "5-hour limit", "每天", "9 RPD", "the last 30 days", "100 per week",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WINDOWED)
+def test_a_window_of_hours_is_a_quota(text):
+    assert refusal(f"You hit it: {text}")[:3] == ("quota_exhausted", None, True)
+
+
+ADVICE = [
+    "Upgrade to get 1000 requests per day.", "Add 10 credits to unlock 1000 per day!", "You can buy a daily plan.", "Visit us monthly.",
+    "Contact sales for weekly limits.", "For more, see the monthly plan", "Please refer to the daily limits.", "Subscribe for 9 RPD.",
+    "To continue, take the monthly plan.", "Need more tokens per day?", "Consider our weekly plan.", "See daily limits.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ADVICE)
+def test_advice_names_other_limits_than_the_one_that_was_hit(text):
+    assert refusal(f"Rate limit of 9 images per minute exceeded. {text}") == (
+        "rate_limit",
+        None,
+        True,
+        "images",
+    )
+
+
+@pytest.mark.parametrize("text", [
+    "at capacity", "The service is temporarily unavailable", "We are experiencing high traffic", "server is busy", "out of capacity",
+    "Capacity constraints", "heavy load", "unusually high demand", "overloaded", "系统繁忙",
+])  # fmt: skip
+def test_the_providers_own_trouble_is_overload(text):
+    assert refusal(text)[:3] == ("overload", None, True)
 
 
 def test_zoneless_time_counts_where_the_zone_is_known():
