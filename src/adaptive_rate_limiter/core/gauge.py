@@ -19,6 +19,7 @@ ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most,
 JITTER = 0.05  # seconds by which one send may overtake the one before it on its way
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
+FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
 MEMORY = 0.95  # weight of the past score at each reading
 WORST = -12.0
 WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
@@ -166,7 +167,7 @@ class Gauge:
         grain = _grain(reading)
         if newest:
             changes = [self._change(level, sent_at, since, returned, now) for level in self.models]
-            self._weigh(reading, grain, changes, sent_at, returned, now)
+            self._weigh(reading, grain, changes, sent_at, since, returned, now)
             self._lower(remaining + grain, changes, sent_at + grain, now)
         for index, level in enumerate(self.models):
             if not _is_over(level, sent_at + grain, now):
@@ -185,8 +186,12 @@ class Gauge:
             self.limit, self.window = limit, window
 
     def _window_by_vote(self, reading: QuotaReading) -> float:
-        """Two readings in a row that tell another window: one may have come out so by chance."""
-        window = inferred_window(reading)
+        """Two readings in a row that tell another window: one may have come out so by chance.
+
+        The arithmetic holds for buckets: where this is none it finds a window in time by chance.
+        """
+        plausible = self.models[0] in self.active or self.readings <= FIRST_READINGS
+        window = inferred_window(reading) if plausible else reading.window
         if window is None or window == self.window:
             self.vote = None
             return self.window
@@ -247,12 +252,13 @@ class Gauge:
     # Which way of counting it is
 
     def _weigh(  # noqa: PLR0917
-        self, reading: QuotaReading, grain: float, changes: list[float], sent_at: float, returned: float, now: float
+        self, reading: QuotaReading, grain: float, changes: list[float], sent_at: float, since: float,
+        returned: float, now: float,
     ) -> None:
         if len(self.models) == 1:
             return
         marks = [
-            0.0 if _is_over(level, sent_at + grain, now) else self._fit_of_level(level, reading, grain, change, now)
+            0.0 if _is_over(level, sent_at + grain, now) else self._fit_of_level(level, reading, grain, since, change, now)
             for level, change in zip(self.models, changes, strict=True)
         ]
         if reading.reset_after is not None:
@@ -264,6 +270,9 @@ class Gauge:
         self.scores = [
             max(WORST, MEMORY * score + mark - top) for score, mark in zip(self.scores, marks, strict=True)
         ]
+        self._choose()
+
+    def _choose(self) -> None:
         best = max(self.scores)
         self.active = tuple(
             level
@@ -271,13 +280,23 @@ class Gauge:
             if score >= best - MARGIN
         )
 
-    def _fit_of_level(
-        self, level: Level, reading: QuotaReading, grain: float, change: float, now: float
+    def refused(self, amount: float, now: float) -> None:
+        """A refusal says that `amount` is not there: it speaks against the ways of counting that saw it."""
+        saw = [level.available(now) >= amount for level in self.models]
+        if not all(saw):
+            self.scores = [max(WORST, score - 3.0 * wrong) for score, wrong in zip(self.scores, saw, strict=True)]
+            self._choose()
+        for level in self.models:
+            level.correct(min(level.available(now), 0.7 * amount), now)
+
+    def _fit_of_level(  # noqa: PLR0917
+        self, level: Level, reading: QuotaReading, grain: float, since: float, change: float, now: float
     ) -> float:
         """How well this way of counting foresaw `remaining`."""
         remaining = reading.remaining or 0.0
         left, blur = level.available(now), 0.1 * self.limit + grain
-        if left < min(remaining + change, remaining) - blur:
+        soon = level.returning(now + ARRIVAL) if isinstance(level, SlidingLevel) else 0.0
+        if left + soon < min(remaining - since, remaining) - blur:
             return -1.0
         if left > max(remaining + change, remaining) + blur:
             return -0.7
@@ -304,14 +323,24 @@ class Gauge:
         if reset_after > self.window + blur:
             fixed = -3.0
         sliding = -2.5  # strangers can move it to anywhere
-        level = self.models[2]
-        if isinstance(level, SlidingLevel) and level.keys:
-            oldest = level.returns_at(level.keys[0])
-            if earliest - level.width <= oldest <= latest + 2 * blur + ARRIVAL:
-                sliding = 0.0
-        if returned > 0 and earliest <= now:  # what it spoke of has come back since
-            sliding = 0.0
+        if self._may_leave(earliest, latest + 2 * blur, now) or (returned > 0 and earliest <= now):
+            sliding = 0.0  # the oldest use leaves then, or has left since
         return bucket, fixed, sliding
+
+    def _may_leave(self, earliest: float, latest: float, now: float) -> bool:
+        """Whether the oldest use of a sliding window may leave it in that time.
+
+        It came up to ARRIVAL later than it was sent, and leaves as much later.
+        """
+        level = self.models[2]
+        if isinstance(level, SlidingLevel):
+            for key in level.keys:
+                leaves = level.returns_at(key)
+                if earliest - level.width <= leaves <= latest + ARRIVAL:
+                    return True
+                if leaves > now + ARRIVAL + level.width:
+                    break
+        return False
 
     def _set_window_end(self, reset_after: float, sent_at: float, now: float) -> None:
         earliest, latest = sent_at + reset_after, now + reset_after

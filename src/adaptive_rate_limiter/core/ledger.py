@@ -242,8 +242,7 @@ class Ledger:
         if not gauges:
             return False
         scarcest = min(gauges, key=lambda gauge: gauge.available(now) / gauge.limit)
-        for level in scarcest.models:
-            level.correct(min(level.available(now), 0.7 * cost[scarcest.unit]), now)
+        scarcest.refused(cost[scarcest.unit], now)
         return True
 
     def share(self, cost: Cost) -> float:

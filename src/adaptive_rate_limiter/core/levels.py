@@ -278,6 +278,15 @@ class SlidingLevel:
                 return self.returns_at(key)
         return self.at + self.window
 
+    def returning(self, until: float) -> float:
+        """What comes back until then."""
+        total = 0.0
+        for key in self.keys:
+            if self.returns_at(key) > until + self.width:
+                break
+            total += self.bins[key]
+        return total
+
     def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
         """The provider may have counted `amount` as late as `counted_at`: it returns that much later."""
         old, new = int(taken_at / self.width), int(counted_at / self.width)
