@@ -106,8 +106,11 @@ class Reservation:
         """Announce one attempt on the wire, and say whether it has to be admitted first (`readmit`)."""
         self.sends += 1
         moved = self._limiter.rehome(self, url, credential)
-        held = self.call.hold is not None and self.call.hold.state is HoldState.RESERVED
-        return moved or not held or self.sends > 1
+        hold = self.call.hold
+        if moved or self.sends > 1 or hold is None or hold.state is not HoldState.RESERVED:
+            return True
+        hold.sent_at = self._limiter.clock.now()  # admitted some time ago, perhaps, in a busy process
+        return False
 
     def never_sent(self) -> None:
         """An attempt failed before it left: it is given back, and another may follow."""

@@ -290,7 +290,7 @@ class Bucket:
         )
         if refusal.retry_after is not None:
             self._pause(now + refusal.retry_after, f"retry-after of {refusal.retry_after:g} s")
-        emptied = self.ledger.empty(refusal.unit, call.cost, now)
+        emptied = self.ledger.empty(refusal, call.cost, now)
         if call.trial is None and not (explained and emptied):
             self.untold = True  # the limits that are known would have let it pass: there is another one
             call.trial = self.discovery.sent(1.0, call.hold.at if call.hold else now)

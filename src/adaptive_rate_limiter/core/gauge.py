@@ -19,6 +19,7 @@ ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most,
 JITTER = 0.05  # seconds by which one send may overtake the one before it on its way
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
+BLUR = 0.2  # share of the limit by which sends that overtake each other may blur a header
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
 MEMORY = 0.95  # weight of the past score at each reading
 WORST = -12.0
@@ -186,7 +187,7 @@ class Gauge:
             self.limit, self.window = limit, window
 
     def _window_by_vote(self, reading: QuotaReading) -> float:
-        """Two readings in a row that tell another window: one may have come out so by chance.
+        """Another window, once readings at different levels agree on it: one may come out so by chance.
 
         The arithmetic holds for buckets: where this is none it finds a window in time by chance.
         """
@@ -195,11 +196,19 @@ class Gauge:
         if window is None or window == self.window:
             self.vote = None
             return self.window
-        if self.vote is not None and self.vote[0] == window and self.vote[1] != reading.remaining:
+        if self.vote is None or self.vote[0] != window:
+            self.vote = (window, reading.remaining)
+        elif self._far_apart(self.vote[1], reading.remaining):
             self.vote = None
             return window
-        self.vote = (window, reading.remaining)
         return self.window
+
+    def _far_apart(self, before: float | None, after: float | None) -> bool:
+        """A bucket betrays the same window however much is used; any other reset only for a moment."""
+        if before is None or after is None:
+            return before is after
+        low, high = sorted((self.limit - before, self.limit - after))
+        return high >= 1.5 * low and high - low >= 2  # noqa: PLR2004 - beyond what rounding does
 
     def _change(self, level: Level, sent_at: float, since: float, returned: float, now: float) -> float:
         """By how much `level` has grown from the send until now, as far as we know."""
@@ -280,21 +289,27 @@ class Gauge:
             if score >= best - MARGIN
         )
 
-    def refused(self, amount: float, now: float) -> None:
-        """A refusal says that `amount` is not there: it speaks against the ways of counting that saw it."""
+    def refused(self, amount: float, retry_after: float | None, now: float) -> None:
+        """A refusal says that `amount` is not there: it speaks against the ways of counting that saw it.
+
+        A bucket that has it after `retry_after` seconds lacks what flows in until then.
+        """
         saw = [level.available(now) >= amount for level in self.models]
         if not all(saw):
             self.scores = [max(WORST, score - 3.0 * wrong) for score, wrong in zip(self.scores, saw, strict=True)]
             self._choose()
         for level in self.models:
-            level.correct(min(level.available(now), 0.7 * amount), now)
+            left = 0.7 * amount
+            if retry_after is not None and isinstance(level, BucketLevel):
+                left = min(left, amount - retry_after * self.rate)
+            level.correct(min(level.available(now), left), now)
 
     def _fit_of_level(  # noqa: PLR0917
         self, level: Level, reading: QuotaReading, grain: float, since: float, change: float, now: float
     ) -> float:
         """How well this way of counting foresaw `remaining`."""
         remaining = reading.remaining or 0.0
-        left, blur = level.available(now), 0.1 * self.limit + grain
+        left, blur = level.available(now), BLUR * self.limit + grain
         soon = level.returning(now + ARRIVAL) if isinstance(level, SlidingLevel) else 0.0
         if left + soon < min(remaining - since, remaining) - blur:
             return -1.0

@@ -14,7 +14,7 @@ from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from adaptive_rate_limiter.types import QuotaReading
+    from adaptive_rate_limiter.types import QuotaReading, Refusal
 
 RECENT = 1024  # holds remembered for a limit that is told for the first time
 MINUTE = 60.0  # what a limit counts in where neither header nor arithmetic says so
@@ -36,11 +36,12 @@ class Hold:
     `returned` is what each gauge's sliding window had given back until then.
     """
 
-    __slots__ = ("answered", "at", "cost", "returned", "seq", "spent", "state")
+    __slots__ = ("answered", "at", "cost", "returned", "sent_at", "seq", "spent", "state")
 
     def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
         self.cost = cost
         self.at = at
+        self.sent_at = at  # later than `at` where a busy caller took its time
         self.seq = seq
         self.spent = spent
         self.returned: list[float] = []
@@ -193,7 +194,7 @@ class Ledger:
             gauge.read(
                 reading,
                 newest=hold.seq > gauge.newest,
-                sent_at=hold.at,
+                sent_at=hold.sent_at,
                 since=since,
                 returned=gauge.returned() - returned,
                 in_doubt=self.unanswered.get(reading.unit, 0.0),
@@ -236,13 +237,14 @@ class Ledger:
             if amount:
                 gauge.delay(amount, hold.at, by, now)
 
-    def empty(self, unit: str | None, cost: Cost, now: float) -> bool:
-        """A refusal says that `unit` (None: whichever is scarcest) is short; False if no gauge has that unit."""
+    def empty(self, refusal: Refusal, cost: Cost, now: float) -> bool:
+        """A refusal says that its unit (None: whichever is scarcest) is short; False if no gauge has that unit."""
+        unit = refusal.unit
         gauges = [g for g in self.gauges if cost.get(g.unit) and unit in (None, g.unit)]
         if not gauges:
             return False
         scarcest = min(gauges, key=lambda gauge: gauge.available(now) / gauge.limit)
-        scarcest.refused(cost[scarcest.unit], now)
+        scarcest.refused(cost[scarcest.unit], refusal.retry_after, now)
         return True
 
     def share(self, cost: Cost) -> float:
