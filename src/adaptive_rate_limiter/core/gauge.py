@@ -16,7 +16,7 @@ from adaptive_rate_limiter.types import QuotaReading
 
 UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a simulation of stale headers
 ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
-JITTER = 0.05  # seconds by which one send may overtake the one before it on its way
+JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
 BLUR = 0.2  # share of the limit by which sends that overtake each other may blur a header
@@ -172,7 +172,7 @@ class Gauge:
             self._lower(remaining + grain, changes, sent_at + grain, now)
         for index, level in enumerate(self.models):
             if not _is_over(level, sent_at + grain, now):
-                self._raise(index, level, remaining - grain, sent_at, in_doubt, now)
+                self._raise(index, level, remaining - grain, in_doubt, now)
         if reading.reset_after is not None and newest:
             self._set_window_end(reading.reset_after, sent_at, now)
 
@@ -235,17 +235,14 @@ class Gauge:
         if 1.0 < foreign < math.inf:  # remaining is cut to a whole number
             self._strangers(foreign, now)
 
-    def _raise(  # noqa: PLR0917
-        self, index: int, level: Level, remaining: float, sent_at: float, in_doubt: float, now: float
-    ) -> None:
+    def _raise(self, index: int, level: Level, remaining: float, in_doubt: float, now: float) -> None:
         """Up to what is sure: the least that any reply told, with its refill, less what is not answered yet.
 
         Replies overtake each other, but one of them was the last to be stamped, and it told no less than
-        the least. Strangers may have taken some since: where they were seen, the step is small.
+        the least. It may have been stamped as late as now: a request can be seconds on its way. Strangers may have taken some since: where they were seen, the step is small.
         """
         left = level.available(now)
-        refill = max(0.0, now - sent_at - ARRIVAL) * self.rate if isinstance(level, BucketLevel) else 0.0
-        low = min(self.lows[index] + level.refilled, remaining + refill, self.limit)
+        low = min(self.lows[index] + level.refilled, remaining, self.limit)
         self.lows[index] = low - level.refilled
         surplus = low - in_doubt - left
         if surplus > 0:
@@ -298,6 +295,9 @@ class Gauge:
         if not all(saw):
             self.scores = [max(WORST, score - 3.0 * wrong) for score, wrong in zip(self.scores, saw, strict=True)]
             self._choose()
+        excess = min(level.available(now) for level in self.active) - amount
+        if excess > 0:
+            self._strangers(excess + amount, now)
         for level in self.models:
             left = 0.7 * amount
             if retry_after is not None and isinstance(level, BucketLevel):
