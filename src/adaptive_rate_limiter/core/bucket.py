@@ -133,7 +133,7 @@ class Bucket:
         self.in_flight += 1
         self.account.admit(now)
         if self.untold:
-            call.trial = self.discovery.sent(1.0, now)
+            call.trial = self.discovery.sent(call.cost, now)
 
     def _blocked(self, cost: Cost, now: float) -> Wait | None:
         if now < self.paused_until:
@@ -145,7 +145,7 @@ class Bucket:
             gauge, missing = short
             return Wait(gauge.unit, missing, max(now + 1e-4, self.ledger.ready_at(cost, now)[0]))
         if self.untold:
-            ready = self.discovery.ready_at(1.0, now, self.queue.count)
+            ready = self.discovery.ready_at(cost, now, self.queue.count)
             if ready > now:
                 return Wait("undiscovered limit", 1.0, max(ready, now + 1e-3))
         return None
@@ -198,15 +198,14 @@ class Bucket:
         totals = self.queue.totals
         total = {unit: amount + totals.get(unit, 0.0) for unit, amount in cost.items()}
         ready = max(now, self.paused_until, self.ledger.eta(total, now)[0])
-        if self.untold and self.discovery.hypotheses is not None:
-            rate = self.discovery.hypotheses.limit() / 60.0
-            ready = max(ready, now + self.queue.count / rate)
+        limit = self.inferred_limit()
+        if limit is not None:
+            ready = max(ready, now + 60.0 * self.queue.count / limit)
         return ready
 
     def inferred_limit(self) -> float | None:
         """Calls a minute, where only refusals tell; None where nothing was refused, or headers tell."""
-        hypotheses = self.discovery.hypotheses if self.untold else None
-        return None if hypotheses is None else hypotheses.limit()
+        return self.discovery.limit() if self.untold else None
 
     def charge_like(self, charging: Charging) -> None:
         """Follow this provider's habit of charging from now on."""
@@ -247,7 +246,7 @@ class Bucket:
         if info.quotas:
             before = len(self.ledger.gauges)
             self.ledger.read(info.quotas, hold, now)
-            if before == 0 and self.ledger.gauges and self.discovery.hypotheses is None:
+            if before == 0 and self.ledger.gauges and not self.discovery.found:
                 self.untold = False  # headers tell: nothing is left to discover
         if info.refusal is not None:
             self._refused(call, info.refusal, now)
@@ -293,9 +292,9 @@ class Bucket:
         emptied = self.ledger.empty(refusal, call.cost, now)
         if call.trial is None and not (explained and emptied):
             self.untold = True  # the limits that are known would have let it pass: there is another one
-            call.trial = self.discovery.sent(1.0, call.hold.at if call.hold else now)
+            call.trial = self.discovery.sent(call.cost, call.hold.at if call.hold else now)
         if call.trial is not None:
-            self.discovery.refused(call.trial, now)
+            self.discovery.refused(call.trial, now, refusal.unit)
 
     def _backoff(self, refusal: Refusal) -> float:
         """Seconds: what the provider asks for, else doubling. Jitter only adds."""

@@ -1,126 +1,211 @@
 """Find a limit that nobody tells, from what passes and what is refused, at a stated cost in refusals.
 
-Until the first refusal: a start that doubles, bounded by how many sends are in doubt at once. A limiter
-of the provider refuses at once while a completion takes seconds, so a send that has not been refused
-within SETTLED seconds counts as passed: no long first call holds the start back.
+Until the first refusal: a start bounded by how many sends are in doubt at once, since about as many will
+be refused. A limiter of the provider refuses at once while a completion takes seconds, so a send that has
+not been refused within SETTLED seconds counts as passed: no long first call holds the start back.
 
-From the first refusal on: weights over hypotheses (a way of counting, and a limit), each with its own
-level driven by our sends. A call is sent while the chance that it is refused is within the risk.
+From the first refusal on: a call is sent when it is all but certain to pass under every way of counting
+that is still believed. Where that is far off, one call is risked at a time, with nothing else in doubt: it
+tells a bucket from a window within a second, and finds a limit that was raised.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.hypotheses import Hypotheses, Mark
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from adaptive_rate_limiter.core.hypotheses import LEAST_WEIGHT, Family, History, Hypotheses
+from adaptive_rate_limiter.core.quota import INPUT_TOKENS, REQUESTS, TOKENS, Cost
 
 BUDGET = 0.01  # refusals allowed, as a share of all sends: the promise where nothing is told
+START_BUDGET = 0.005  # half of it is for the first refusal; the other pays experiments
+FEWEST_IN_DOUBT, MOST_IN_DOUBT = 2, 16
+UNANSWERED = 32  # sends before the first reply of all, which may tell the limit; one more each second
 SETTLED = 0.25  # seconds within which a refusal is back
-FEWEST_IN_DOUBT, MOST_IN_DOUBT = 2, 32
-RISK = 0.002  # chance of a refusal taken with any send
-SPARE = 0.05  # chance of a refusal taken when none was spent lately
-PROBE_EVERY = 45.0  # seconds between looks for a limit that rose
-PROBE_FOR = 5.0  # seconds of a look
-PROBE_RATE = 1.4  # how much faster than believed
+RISK = 0.005  # chance of a refusal taken with any send
+SPARE = 0.05  # the same while fewer were refused than the budget
+EVEN = 0.25  # chance to pass that is worth an experiment
+GAP_FIRST, GAP_MOST = 0.7, 360.0  # seconds from one experiment to the next; doubled when one fails
 REST = 0.3  # seconds of silence after a refusal
-HISTORY = 4096  # sends remembered for the moment in which the first refusal is explained
+RAISED = 3  # experiments in a row that passed against all expectation: the limit was raised
+SLOWEST = 60.0  # seconds after which a call is risked whatever is believed: nothing waits for ever
+UNIT_PRIORS = {REQUESTS: 0.7, TOKENS: 0.3, INPUT_TOKENS: 0.3}
 
 
 class Trial:
     """One send whose outcome is to be learned from: passed is None while in doubt."""
 
-    __slots__ = ("amount", "passed", "sent_at")
+    __slots__ = ("cost", "experiment", "passed", "sent_at", "unit")
 
-    def __init__(self, sent_at: float, amount: float) -> None:
+    def __init__(self, sent_at: float, cost: Cost, *, experiment: bool = False) -> None:
         self.sent_at = sent_at
-        self.amount = amount
+        self.cost = cost
+        self.experiment = experiment
         self.passed: bool | None = None
+        self.unit: str | None = None  # that the refusal named
 
 
 class Discovery:
-    """One bucket's knowledge of a limit that no header tells. Amounts are requests or tokens: see `unit`."""
+    """One bucket's knowledge of a limit that no header tells."""
 
     __slots__ = (
-        "history", "hypotheses", "in_doubt", "next_probe", "pending", "probe_from", "probe_until", "proven",
-        "refusals", "rest_until", "sends", "settled",
+        "ahead", "experiment_at", "found", "gap", "hypotheses", "in_doubt", "last_at", "pending", "proven",
+        "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.pending: deque[Trial] = deque()
-        self.history: deque[Mark] = deque(maxlen=HISTORY)
-        self.hypotheses: Hypotheses | None = None
+        self.pending: deque[Trial] = deque()  # those of which nothing is known for certain, in order
+        self.ahead: dict[str, float] = {}  # what they amount to
+        self.hypotheses: dict[str, Hypotheses] = {}
+        self.found = False  # something was refused: the hypotheses know more than nothing
         self.settled = SETTLED
-        self.proven = self.sends = self.refusals = 0
-        self.rest_until = -math.inf
-        self.next_probe = self.probe_until = -math.inf
-        self.probe_from = 0.0
+        self.in_doubt = self.proven = self.sends = self.refusals = self.raised = 0
+        self.replied = False
+        self.rest_until = self.experiment_at = self.last_at = self.started_at = -math.inf
+        self.gap = GAP_FIRST
 
     # May one more be sent?
 
-    def ready_at(self, amount: float, now: float, waiting: int) -> float:
+    def ready_at(self, cost: Cost, now: float, waiting: int) -> float:
         """`now` if a call may be sent, else the instant at which to ask again."""
         self._settle(now)
         if now < self.rest_until:
             return self.rest_until
-        if self.hypotheses is None:
-            return self._start_ready_at(now, waiting)
-        return self._believed_ready_at(self.hypotheses, amount, now)
+        crowded = self._crowded_until(now, waiting)
+        if crowded > now or not self.found:
+            return crowded
+        if self._danger(cost, now) <= self._risk():
+            return now
+        return min(self._safe_at(cost, now), self._experiment_at(cost, now, waiting))
 
-    def _start_ready_at(self, now: float, waiting: int) -> float:
-        allowed = BUDGET * (self.sends + waiting)
-        allowed = min(1 + self.proven, max(FEWEST_IN_DOUBT, min(MOST_IN_DOUBT, allowed)))
+    def _crowded_until(self, now: float, waiting: int) -> float:
+        """Until fewer are in doubt. As many as passed lately may be: that doubles, and stops early."""
+        if self.found:
+            allowed = FEWEST_IN_DOUBT + 6.0 + self.proven
+        else:
+            allowed = START_BUDGET * (self.sends + waiting)
+            allowed = min(1 + self.proven, max(FEWEST_IN_DOUBT, min(MOST_IN_DOUBT, allowed)))
+            if not self.replied and self.sends >= UNANSWERED + max(0.0, now - self.started_at):
+                return now + 1.0
+        if self.in_doubt < allowed:
+            return now
         doubtful = [trial for trial in self.pending if trial.passed is None]
-        if len(doubtful) < allowed:
-            return now
-        return doubtful[len(doubtful) - math.ceil(allowed)].sent_at + self.settled
-
-    def _believed_ready_at(self, hypotheses: Hypotheses, amount: float, now: float) -> float:
-        ahead = sum(trial.amount for trial in self.pending if trial.passed is not False)
-        risk = self._risk()
-        if now < self.probe_until:
-            risk = 0.5
-        if hypotheses.danger(amount, ahead, now) <= risk:
-            return now
-        return _first_time(lambda at: hypotheses.danger(amount, ahead, at) <= risk, now, hypotheses.horizon)
+        return max(now, doubtful[len(doubtful) - math.ceil(allowed)].sent_at + self.settled)
 
     def _risk(self) -> float:
-        """More when fewer refusals than the budget were spent, so that the budget is what is promised."""
-        unspent = BUDGET * self.sends - self.refusals
-        return SPARE if unspent >= 1 else RISK
+        """More while fewer were refused than the budget, so that the budget is what is promised."""
+        return SPARE if BUDGET * self.sends - self.refusals >= 1 else RISK
+
+    def _amounts(self, cost: Cost) -> list[tuple[Family, History, float]]:
+        """Each way of counting, with what has to pass: the call, and all that is in doubt before it."""
+        return [
+            (family, hypotheses.history, self.ahead.get(unit, 0.0) + cost[unit])
+            for unit, hypotheses in self.hypotheses.items()
+            if unit in cost
+            for family in hypotheses.families
+        ]
+
+    def _danger(self, cost: Cost, now: float) -> float:
+        return sum(
+            family.weight
+            for family, history, amount in self._amounts(cost)
+            if family.needed(history, amount, now)[1] > family.low * (1 + 1e-9)
+        )
+
+    def _safe_at(self, cost: Cost, now: float) -> float:
+        """When those that do not promise a pass weigh no more than the risk."""
+        times = sorted(
+            (family.ready_at(history, amount, family.low, now), family.weight)
+            for family, history, amount in self._amounts(cost)
+        )
+        return self._when(times, 1 - self._risk(), now)
+
+    def _experiment_at(self, cost: Cost, now: float, waiting: int) -> float:
+        """When an experiment is worth its refusal: likely enough to pass, alone, affordable."""
+        start = max(now, self.experiment_at)
+        if self.in_doubt:
+            start = max(start, self.pending[-1].sent_at + self.settled)
+        if self.refusals + 1 > BUDGET * (self.sends + waiting):
+            start = max(start, self.last_at + SLOWEST)
+        if start <= now and self._chance(cost, now) >= EVEN:
+            return now
+        times = sorted(
+            (family.ready_at(history, amount, family.typical(start), start), family.weight)
+            for family, history, amount in self._amounts(cost)
+        )
+        likely = self._when(times, EVEN, start)
+        return max(start, likely, now + 0.05) if likely < math.inf else max(start, now + 1.0)
+
+    def _chance(self, cost: Cost, now: float) -> float:
+        return sum(family.weight * family.chance(history, amount, now) for family, history, amount in self._amounts(cost))
+
+    @staticmethod
+    def _when(times: list[tuple[float, float]], share: float, now: float) -> float:
+        total = 0.0
+        for at, weight in times:
+            total += weight
+            if total >= share:
+                return max(now, at)
+        return math.inf
 
     # What became of it
 
-    def sent(self, amount: float, now: float) -> Trial:
-        trial = Trial(now, amount)
+    def sent(self, cost: Cost, now: float) -> Trial:
+        if not self.sends:
+            self.started_at = now
+        for unit, prior in UNIT_PRIORS.items():
+            if unit in cost and unit not in self.hypotheses and not (unit == INPUT_TOKENS and TOKENS in cost):
+                self.hypotheses[unit] = Hypotheses(now, prior)
+                self._normalize()
+        experiment = self.found and self._danger(cost, now) > self._risk()
+        trial = Trial(now, cost, experiment=experiment)
+        if experiment:
+            self.experiment_at = now + self.gap
         self.pending.append(trial)
+        self._count(trial, 1)
+        self.in_doubt += 1
         self.sends += 1
+        self.last_at = now
         return trial
 
     def passed(self, trial: Trial, now: float) -> None:
+        self.replied = True
         if trial.passed is None:
             trial.passed = True
+            self.in_doubt -= 1
             self._settle(now)
 
     def withdrawn(self, trial: Trial) -> None:
         """It never reached the provider."""
         if trial in self.pending:
             self.pending.remove(trial)
+            self._count(trial, -1)
+            self.in_doubt -= trial.passed is None
 
-    def refused(self, trial: Trial, now: float) -> None:
+    def refused(self, trial: Trial, now: float, unit: str | None = None) -> None:
         """The provider refused: a fact about the instant of the send."""
         self.refusals += 1
-        late = trial.passed is True or trial not in self.pending
-        trial.passed = False
+        self.proven = 0
+        late = trial not in self.pending
+        self.in_doubt -= trial.passed is None
+        trial.passed, trial.unit = False, unit
         self.settled = max(self.settled, min(2.0, 1.5 * (now - trial.sent_at)))
         self.rest_until = max(self.rest_until, now + REST)
+        self.raised = 0
+        if trial.experiment:
+            self.gap = min(GAP_MOST, 2 * self.gap)
+        self.experiment_at = max(self.experiment_at, now + self.gap)
         self._settle(now, up_to=trial)
         if late:
-            self._learn(Mark(trial.sent_at, trial.amount, passed=False))
+            self._learn(trial)
+        self.found = True
+
+    def limit(self) -> float | None:
+        """What is believed of the limit on requests, per minute; None while nothing was refused."""
+        known = self.hypotheses.get(REQUESTS)
+        if not self.found or known is None:
+            return None
+        return max(known.families, key=lambda family: family.weight).low or None
 
     def _settle(self, now: float, up_to: Trial | None = None) -> None:
         pending = self.pending
@@ -130,34 +215,31 @@ class Discovery:
             if not known and trial.sent_at + self.settled > now and (up_to is None or trial.sent_at > up_to.sent_at):
                 return
             pending.popleft()
-            passed = trial.passed is not False
-            trial.passed = passed
-            self.proven += passed
-            self._learn(Mark(trial.sent_at, trial.amount, passed))
+            self._count(trial, -1)
+            self.in_doubt -= not known
+            trial.passed = trial.passed is not False
+            self._learn(trial)
 
-    def _learn(self, mark: Mark) -> None:
-        self.history.append(mark)
-        if self.hypotheses is not None:
-            self.hypotheses.learn(mark)
-            if self.hypotheses.lost:
-                self.hypotheses = Hypotheses.explaining(self.history)
-        elif not mark.passed:
-            self.hypotheses = Hypotheses.explaining(self.history)
+    def _learn(self, trial: Trial) -> None:
+        passed = trial.passed is True
+        self.proven += passed
+        for unit, hypotheses in self.hypotheses.items():
+            if unit in trial.cost:
+                if not passed and trial.unit not in {None, unit}:
+                    for family in hypotheses.families:
+                        family.weight *= 0.02
+                    continue
+                hypotheses.learn(trial.cost[unit], trial.sent_at, passed=passed, weigh=self.found)
+        self._normalize()
+        if passed and trial.experiment:
+            self.gap = GAP_FIRST
 
+    def _normalize(self) -> None:
+        families = [family for hypotheses in self.hypotheses.values() for family in hypotheses.families]
+        total = sum(family.weight for family in families)
+        for family in families:
+            family.weight = max(LEAST_WEIGHT, family.weight / total)
 
-def _first_time(holds: Callable[[float], bool], now: float, horizon: float) -> float:
-    """The first instant after `now` at which `holds`, to a millisecond; it holds from then on."""
-    step, low = 0.005, now
-    while not holds(now + step):
-        low = now + step
-        step *= 2
-        if step > horizon:
-            return now + horizon
-    high = now + step
-    while high - low > max(0.001, 0.02 * (high - now)):
-        middle = (low + high) / 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+    def _count(self, trial: Trial, sign: int) -> None:
+        for unit, amount in trial.cost.items():
+            self.ahead[unit] = self.ahead.get(unit, 0.0) + sign * amount if self.pending else 0.0

@@ -1,257 +1,276 @@
-"""Weights over what an unannounced limit may be: ways of counting, and for each a grid of limits.
+"""What an unannounced limit may be: ways of counting, and for each the limits that explain all that was seen.
 
-Each hypothesis is driven through the sends that were made and says how likely the next one is to pass.
-What passes and what is refused re-weighs them. The shape of the filter and its constants were measured
-in a simulation against published controllers; the window hypotheses let it wait for the end of a window
-instead of probing through it.
+Under one way of counting every send needs some least limit to pass. What passed bounds the limit from below,
+what was refused from above; between two bounds all is possible. Each way carries a weight that grows when
+it foresees what happens. This is a Bayes filter whose every grid has shrunk to an interval, and costs as little.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from bisect import bisect_left
 
-RATIO = 1.03  # step of the grid of limits
-STEPS_DOWN, STEPS_UP = 48, 60  # of the grid, round the limit that would explain the refusal best
-SOFT = 0.8  # a limit's edge is blurred by this part of a call
-LUCKY, UNLUCKY = 0.01, 0.005  # chance of an outcome against the prediction
-JUMP = 1 / 600  # chance per second that the limit changed
-REACH = 23  # e-folding of such a change, in steps of the grid: a factor of two
 MINUTE = 60.0
-DEPTHS = (1.0, 10.0, 60.0)  # of a bucket, in seconds of its refill
-PHASES = 12  # of a minute that began at an unknown instant
 GUARD = 0.3  # seconds: the provider counts a call when it arrives, not when it is sent
-FORGET = 1e-5  # weight below which a way of counting is dropped
-SURPRISE = 0.05  # a refusal that was less likely than this was explained by nothing
-LOOK_BACK = 120.0  # seconds of history that explain a refusal
-
-PRIORS = {"bucket": 0.45, "sliding": 0.2, "fixed": 0.2, "aligned": 0.15}
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What became of one send, or of several that passed within a moment."""
-
-    at: float
-    amount: float
-    passed: bool
-    call: float = 0.0  # the size of one call; 0: it is `amount`
+JITTER = 0.05  # the same for two sends in a row
+SURPRISE = 0.02  # chance of an outcome against the prediction
+LEAST_WEIGHT = 1e-4  # no way of counting is ever quite ruled out: limits change
+GRACE = 0.02  # part of a limit by which bounds may contradict each other: sends overtake each other
+DROP = 5.0  # a limit that was lowered is looked for down to this part of what it was
+STALE = 45.0  # seconds after which a refusal no longer proves that the limit is as low
+RISE = 1.1  # how much higher the limit may be then
+KEPT = 4096  # sends remembered
 
 
-class BucketFamily:
-    """Token buckets of one depth, one for each rate of the grid."""
+class History:
+    """What passed, and when, in one unit."""
 
-    def __init__(self, rates: list[float], depth: float, prior: float, at: float) -> None:
-        self.rates = rates
-        self.depths = [max(1.0, rate * depth) for rate in rates]
-        self.levels = self.depths.copy()
-        self.weights = [prior / len(rates)] * len(rates)
-        self.at = at
-        self.window = MINUTE
+    __slots__ = ("base", "times", "total", "totals")
 
-    def limits(self) -> list[float]:
-        return [rate * MINUTE for rate in self.rates]
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.totals: list[float] = []  # up to and with each
+        self.base = self.total = 0.0  # all that was forgotten, and all
 
-    def levels_at(self, at: float) -> list[float]:
-        elapsed = max(0.0, at - self.at)
-        return [
-            min(depth, level + rate * elapsed)
-            for level, rate, depth in zip(self.levels, self.rates, self.depths, strict=True)
-        ]
+    def add(self, amount: float, at: float) -> None:
+        if len(self.times) >= 2 * KEPT:
+            self.base = self.totals[KEPT - 1]
+            del self.times[:KEPT], self.totals[:KEPT]
+        self.total += amount
+        self.times.append(max(at, self.times[-1]) if self.times else at)
+        self.totals.append(self.total)
 
-    def take(self, mark: Mark, levels: list[float]) -> None:
-        amount = mark.amount
-        if mark.passed:
-            self.levels = [max(level, amount) - amount for level in levels]
+    def since(self, at: float) -> float:
+        place = bisect_left(self.times, at)
+        return self.total - (self.totals[place - 1] if place else self.base)
+
+    def leaves_at(self, amount: float) -> float:
+        """When the last of all but the newest `amount` was sent; before all times if there is no more."""
+        if self.total - self.base <= amount:
+            return -math.inf
+        place = bisect_left(self.totals, self.total - amount - 1e-9 * self.total)
+        return self.times[min(place, len(self.times) - 1)]
+
+
+class Family(ABC):
+    """One way of counting. `low` passes for certain and `high` does not, per minute."""
+
+    __slots__ = ("high", "high_at", "low", "weight")
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.low, self.high = 0.0, math.inf
+        self.high_at = -math.inf
+
+    @abstractmethod
+    def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
+        """The least limit under which `amount` may pass, and under which it must."""
+
+    @abstractmethod
+    def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
+        """When `amount` must pass under `limit`; inf if never."""
+
+    def chance(self, history: History, amount: float, at: float) -> float:
+        """How likely it is that `amount` passes."""
+        return self.share_above(self.needed(history, amount, at)[1], at)
+
+    def share_above(self, needed: float, at: float) -> float:
+        """The share of the limits in question that are at least `needed`."""
+        if needed <= self.low:
+            return 1.0
+        high = self.high * RISE if at - self.high_at > STALE else self.high
+        if needed >= high:
+            return 0.0
+        if high == math.inf:
+            return 0.5
+        return math.log(high / needed) / math.log(high / max(self.low, high / DROP))
+
+    def typical(self, at: float) -> float:
+        """A limit in the middle of what is possible."""
+        high = self.high * RISE if at - self.high_at > STALE else self.high
+        return self.low if high == math.inf else math.sqrt(max(self.low, high / DROP) * high)
+
+    def passed(self, history: History, amount: float, at: float) -> None:
+        """To be called before `history` knows of it."""
+        needed = self.needed(history, amount, at)[0]
+        if needed > self.low:
+            self.low = needed
+            if self.high <= needed:
+                self.high = needed * (1 + GRACE) + amount
+
+    def refused(self, history: History, amount: float, at: float) -> None:
+        needed = self.needed(history, amount, at)[1]
+        if needed <= self.high:
+            self.high, self.high_at = needed, at
+        if self.low >= self.high:
+            near = self.low - self.high <= GRACE * self.low + 2 * amount
+            self.low = max(0.0, self.high - amount if near else self.high / DROP)
+
+
+class BucketFamily(Family):
+    """Buckets that hold so many seconds of their refill, reckoned from when they were last full or empty."""
+
+    __slots__ = ("depth", "full", "since")
+
+    def __init__(self, weight: float, depth: float, now: float) -> None:
+        super().__init__(weight)
+        self.depth = depth
+        self.since = now
+        self.full = True
+
+    def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
+        total = history.since(self.since) + amount
+        elapsed = at - self.since
+        if self.full:
+            low, high = total / (self.depth + elapsed + JITTER), total / (self.depth + elapsed)
         else:
-            self.levels = [min(level, 0.7 * amount) for level in levels]
-        self.at = max(self.at, mark.at)
+            low, high = max(0.0, total - amount) / (elapsed + JITTER), total / max(1e-9, elapsed - JITTER)
+        return MINUTE * low, MINUTE * high
+
+    def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
+        if limit <= 0:
+            return math.inf
+        seconds = MINUTE * (history.since(self.since) + amount) / limit
+        return max(now, self.since + (seconds - self.depth if self.full else seconds + JITTER))
+
+    def passed(self, history: History, amount: float, at: float) -> None:
+        super().passed(history, amount, at)
+        rate = self.low / MINUTE
+        left = (at - self.since + (self.depth if self.full else 0.0)) * rate - history.since(self.since)
+        if at > self.since and left >= max(amount, rate * self.depth):
+            self.since, self.full = at, True  # it has been full in the meantime
+
+    def refused(self, history: History, amount: float, at: float) -> None:
+        super().refused(history, amount, at)
+        self.since, self.full = at, False
 
 
-class WindowFamily:
-    """Windows of a minute, one for each limit of the grid; what they have used is the same for all."""
+class SlidingFamily(Family):
+    """The past minute counts at every instant."""
 
-    def __init__(self, limits: list[float], prior: float, phase: float | None) -> None:
-        self.limits_ = limits
-        self.weights = [prior / len(limits)] * len(limits)
-        self.phase = phase  # the instant at which some window began; None: the window slides
-        self.sends: deque[tuple[float, float]] = deque()
-        self.used = 0.0
-        self.window = MINUTE
+    __slots__ = ()
 
-    def limits(self) -> list[float]:
-        return self.limits_
+    def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
+        start = at - MINUTE
+        return history.since(start + GUARD) + amount, history.since(start - GUARD) + amount
 
-    def _opened_at(self, at: float) -> float:
-        if self.phase is None:
-            return at - MINUTE - GUARD
-        elapsed = at - GUARD - self.phase
-        return self.phase + max(0.0, elapsed // MINUTE) * MINUTE
-
-    def levels_at(self, at: float) -> list[float]:
-        opened_at, used = self._opened_at(at), self.used
-        for sent_at, amount in self.sends:
-            if sent_at > opened_at or (self.phase is not None and sent_at == opened_at):
-                break
-            used -= amount
-        return [limit - used for limit in self.limits_]
-
-    def take(self, mark: Mark, levels: list[float]) -> None:
-        del levels
-        opened_at = self._opened_at(mark.at)
-        while self.sends and self.sends[0][0] < opened_at:
-            self.used -= self.sends.popleft()[1]
-        if mark.passed:
-            self.sends.append((mark.at, mark.amount))
-            self.used += mark.amount
+    def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
+        if amount > limit:
+            return math.inf
+        return max(now, history.leaves_at(limit - amount) + MINUTE + GUARD)
 
 
-Family = BucketFamily | WindowFamily
+class FixedFamily(Family):
+    """A minute that begins with the first call, and anew with the first after its end."""
+
+    __slots__ = ("opened_at",)
+
+    def __init__(self, weight: float, now: float) -> None:
+        super().__init__(weight)
+        self.opened_at = now
+
+    def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
+        used = history.since(self.opened_at)
+        over = at - self.opened_at - MINUTE
+        return (0.0 if over >= -GUARD else used) + amount, (0.0 if over >= GUARD else used) + amount
+
+    def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
+        if amount > limit:
+            return math.inf
+        if self.needed(history, amount, now)[1] <= limit:
+            return now
+        return max(now, self.opened_at + MINUTE + GUARD)
+
+    def passed(self, history: History, amount: float, at: float) -> None:
+        super().passed(history, amount, at)
+        if at - self.opened_at >= MINUTE - GUARD:
+            self.opened_at = at
+
+
+class AlignedFamily(Family):
+    """Minutes of somebody's clock. The next one begins between `earliest` and `latest`."""
+
+    __slots__ = ("earliest", "latest")
+
+    def __init__(self, weight: float, now: float) -> None:
+        super().__init__(weight)
+        self.earliest, self.latest = now, now + MINUTE
+
+    def _turns(self, at: float) -> int:
+        """How many minutes have ended for certain."""
+        return max(0, math.floor((at - GUARD - self.latest) / MINUTE) + 1)
+
+    def _used(self, history: History, at: float) -> tuple[float, float]:
+        """If the minute that may be ending has ended, and if it has not."""
+        shift = MINUTE * self._turns(at)
+        unended = history.since(self.earliest + shift - MINUTE)
+        return (history.since(self.earliest + shift) if at > self.earliest + shift else unended), unended
+
+    def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
+        ended, unended = self._used(history, at)
+        return ended + amount, unended + amount
+
+    def chance(self, history: History, amount: float, at: float) -> float:
+        shift = MINUTE * self._turns(at)
+        ended, unended = self._used(history, at)
+        width = max(GUARD, self.latest - self.earliest)
+        likely = min(1.0, max(0.0, (at - GUARD - self.earliest - shift) / width))
+        if_ended, if_not = self.share_above(ended + amount, at), self.share_above(unended + amount, at)
+        return likely * if_ended + (1 - likely) * if_not
+
+    def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
+        if amount > limit:
+            return math.inf
+        if self._used(history, now)[1] + amount <= limit:
+            return now
+        return max(now, self.latest + MINUTE * self._turns(now) + GUARD)
+
+    def passed(self, history: History, amount: float, at: float) -> None:
+        shift = MINUTE * self._turns(at)
+        ended, unended = self._used(history, at)
+        if unended + amount > self.high and ended < unended:
+            self.latest = min(self.latest, max(at - shift, self.earliest + JITTER))
+        super().passed(history, amount, at)
+
+    def refused(self, history: History, amount: float, at: float) -> None:
+        shift = MINUTE * self._turns(at)
+        ended, _ = self._used(history, at)
+        if self.high == math.inf or (at > self.earliest + shift and ended + amount <= self.low):
+            self.earliest = max(self.earliest, min(at - shift, self.latest - JITTER))
+        super().refused(history, amount, at)
 
 
 class Hypotheses:
-    """The filter. `lost` is true when a refusal came that nothing in it explains."""
+    """The ways of counting one unit, and what passed in it."""
 
-    horizon = 4 * MINUTE
+    __slots__ = ("families", "history")
 
-    def __init__(self, families: list[Family], at: float) -> None:
-        self.families = families
-        self.moved_at = at
-        self.lost = False
-
-    @classmethod
-    def explaining(cls, history: Iterable[Mark]) -> Hypotheses:
-        """Start from what was sent lately; the last mark is the refusal to be explained."""
-        marks = _merged(history)
-        first, last = marks[0].at, marks[-1].at
-        passed = sum(mark.amount for mark in marks if mark.passed)
-        in_window = sum(m.amount for m in marks if m.passed and m.at > last - MINUTE)
-        unit = marks[-1].amount
-        center = max(unit, passed) / (MINUTE + last - first)
-        rates = _grid(max(center, unit / MINUTE), STEPS_DOWN, STEPS_UP + 36)
-        families: list[Family] = [
-            BucketFamily(rates.copy(), depth, PRIORS["bucket"] / len(DEPTHS), first) for depth in DEPTHS
+    def __init__(self, now: float, prior: float = 1.0) -> None:
+        self.history = History()
+        self.families: list[Family] = [
+            BucketFamily(0.20 * prior, 60.0, now),
+            BucketFamily(0.08 * prior, 15.0, now),
+            BucketFamily(0.06 * prior, 4.0, now),
+            BucketFamily(0.06 * prior, 1.0, now),
+            SlidingFamily(0.20 * prior),
+            FixedFamily(0.20 * prior, now),
+            AlignedFamily(0.20 * prior, now),
         ]
-        families.append(WindowFamily(_grid(max(unit, in_window)), PRIORS["sliding"], None))
-        for phase, prior in _phases(first):
-            since = last - ((last - phase) % MINUTE)
-            used = sum(mark.amount for mark in marks if mark.passed and mark.at >= since)
-            families.append(WindowFamily(_grid(max(unit, used)), prior, phase - MINUTE * (phase > first)))
-        hypotheses = cls(families, first)
-        for mark in marks:
-            hypotheses.learn(mark)
-        hypotheses.lost = False
-        return hypotheses
 
-    def learn(self, mark: Mark) -> None:
-        self._move(mark.at)
-        total = refusal = 0.0
+    def learn(self, amount: float, at: float, *, passed: bool, weigh: bool) -> None:
+        history = self.history
         for family in self.families:
-            levels = family.levels_at(mark.at)
-            chances = _chances(levels, mark.amount, mark.call or mark.amount)
-            refusal += sum(w * (1 - p) for w, p in zip(family.weights, chances, strict=True))
-            span = 1 - LUCKY - UNLUCKY
-            if mark.passed:
-                family.weights = [
-                    w * (LUCKY + span * p) for w, p in zip(family.weights, chances, strict=True)
-                ]
+            if weigh:
+                low, high = family.needed(history, amount, at)
+                if passed:
+                    chance = max(family.chance(history, amount, at), family.share_above(low, at))
+                else:
+                    chance = 1 - min(family.chance(history, amount, at), family.share_above(high, at))
+                family.weight *= SURPRISE + (1 - 2 * SURPRISE) * chance
+            if passed:
+                family.passed(history, amount, at)
             else:
-                family.weights = [
-                    w * (1 - LUCKY - span * p) for w, p in zip(family.weights, chances, strict=True)
-                ]
-            family.take(mark, levels)
-            total += sum(family.weights)
-        self.lost = not mark.passed and refusal < SURPRISE
-        self._normalize(total)
-
-    def danger(self, amount: float, ahead: float, at: float) -> float:
-        """The chance that a call of `amount`, sent at `at` behind `ahead` that are in doubt, is refused."""
-        danger = 0.0
-        for family in self.families:
-            for weight, level in zip(family.weights, family.levels_at(at), strict=True):
-                if weight > FORGET:
-                    danger += weight * (1 - _chance(level - ahead, amount, amount))
-        return danger
-
-    def limit(self) -> float:
-        """The median of what is believed of the limit, per minute."""
-        pairs = sorted(
-            pair for family in self.families for pair in zip(family.limits(), family.weights, strict=True)
-        )
-        seen = 0.0
-        for limit, weight in pairs:
-            seen += weight
-            if seen >= 0.5:  # noqa: PLR2004 - the median
-                return limit
-        return pairs[-1][0]
-
-    def _normalize(self, total: float) -> None:
-        kept = []
-        for family in self.families:
-            family.weights = [weight / total for weight in family.weights]
-            if sum(family.weights) > FORGET:
-                kept.append(family)
-        self.families = kept
-
-    def _move(self, at: float) -> None:
-        """The limit may have changed: each family leaks a little to its neighbours on the grid."""
-        elapsed = at - self.moved_at
-        if elapsed <= 1.0:
-            return
-        self.moved_at = at
-        changed = 1 - math.exp(-JUMP * elapsed)
-        for family in self.families:
-            spread = _spread(family.weights)
-            family.weights = [
-                (1 - changed) * weight + changed * other
-                for weight, other in zip(family.weights, spread, strict=True)
-            ]
-
-
-def _chance(level: float, amount: float, call: float) -> float:
-    edge = 6 * (level - amount) / (SOFT * call) + 4
-    if edge > 16:  # noqa: PLR2004 - exp(-16) is nothing
-        return 1.0
-    if edge < -16:  # noqa: PLR2004
-        return 0.0
-    return 1 / (1 + math.exp(-edge))
-
-
-def _chances(levels: list[float], amount: float, call: float) -> list[float]:
-    return [_chance(level, amount, call) for level in levels]
-
-
-def _spread(weights: list[float]) -> list[float]:
-    """Each weight spread over the grid by a two-sided exponential, whose sum it keeps."""
-    keep = math.exp(-1 / REACH)
-    forward, backward = 0.0, 0.0
-    ahead = [forward := keep * forward + weight for weight in weights]
-    behind = [backward := keep * backward + weight for weight in reversed(weights)][::-1]
-    spread = [a + b - w for a, b, w in zip(ahead, behind, weights, strict=True)]
-    scale = sum(weights) / (sum(spread) or 1.0)
-    return [scale * value for value in spread]
-
-
-def _grid(center: float, down: int = STEPS_DOWN, up: int = STEPS_UP) -> list[float]:
-    return [center * RATIO**step for step in range(-down, up + 1)]
-
-
-def _phases(first: float) -> list[tuple[float, float]]:
-    aligned = [(first + MINUTE * step / PHASES, PRIORS["aligned"] / PHASES) for step in range(1, PHASES)]
-    return [(first, PRIORS["fixed"]), *aligned]
-
-
-def _merged(history: Iterable[Mark]) -> list[Mark]:
-    """The recent marks, those that passed merged over moments of half a second."""
-    marks = list(history)
-    marks = [mark for mark in marks if mark.at >= marks[-1].at - LOOK_BACK]
-    merged: list[Mark] = []
-    for mark in marks:
-        last = merged[-1] if merged else None
-        if last and last.passed and mark.passed and mark.at - last.at < 0.5:  # noqa: PLR2004 - see above
-            merged[-1] = Mark(last.at, last.amount + mark.amount, passed=True, call=mark.amount)
-        else:
-            merged.append(mark)
-    return merged
+                family.refused(history, amount, at)
+        if passed:
+            history.add(amount, at)
