@@ -14,17 +14,18 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from adaptive_rate_limiter.core.hypotheses import LEAST_WEIGHT, Family, History, Hypotheses
+from adaptive_rate_limiter.core.hypotheses import INSTANT, LEAST_WEIGHT, Family, History, Hypotheses
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, REQUESTS, TOKENS, Cost
 
 BUDGET = 0.01  # refusals allowed, as a share of all sends: the promise where nothing is told
-START_BUDGET = 0.005  # half of it is for the first refusal; the other pays experiments
+START_BUDGET = 0.0065  # part of it that the first refusal may cost; the rest pays experiments
 FEWEST_IN_DOUBT, MOST_IN_DOUBT = 2, 16
 UNANSWERED = 32  # sends before the first reply of all, which may tell the limit; one more each second
 SETTLED = 0.25  # seconds within which a refusal is back
 RISK = 0.005  # chance of a refusal taken with any send
 SPARE = 0.05  # the same while fewer were refused than the budget
 EVEN = 0.25  # chance to pass that is worth an experiment
+LIKELY = 0.75  # the same once the budget is spent
 GAP_FIRST, GAP_MOST = 0.7, 360.0  # seconds from one experiment to the next; doubled when one fails
 REST = 0.3  # seconds of silence after a refusal
 RAISED = 3  # experiments in a row that passed against all expectation: the limit was raised
@@ -61,7 +62,8 @@ class Discovery:
         self.settled = SETTLED
         self.in_doubt = self.proven = self.sends = self.refusals = self.raised = 0
         self.replied = False
-        self.rest_until = self.experiment_at = self.last_at = self.started_at = -math.inf
+        self.rest_until = self.experiment_at = self.started_at = -math.inf
+        self.last_at = math.inf  # the latest experiment, or the first refusal
         self.gap = GAP_FIRST
 
     # May one more be sent?
@@ -106,16 +108,12 @@ class Discovery:
         ]
 
     def _danger(self, cost: Cost, now: float) -> float:
-        return sum(
-            family.weight
-            for family, history, amount in self._amounts(cost)
-            if family.needed(history, amount, now)[1] > family.low * (1 + 1e-9)
-        )
+        return 1 - self._chance(cost, now)
 
     def _safe_at(self, cost: Cost, now: float) -> float:
         """When those that do not promise a pass weigh no more than the risk."""
         times = sorted(
-            (family.ready_at(history, amount, family.low, now), family.weight)
+            (family.ready_at(history, amount, family.low, now) + INSTANT, family.weight)
             for family, history, amount in self._amounts(cost)
         )
         return self._when(times, 1 - self._risk(), now)
@@ -123,18 +121,18 @@ class Discovery:
     def _experiment_at(self, cost: Cost, now: float, waiting: int) -> float:
         """When an experiment is worth its refusal: likely enough to pass, alone, affordable."""
         start = max(now, self.experiment_at)
-        if self.in_doubt:
-            start = max(start, self.pending[-1].sent_at + self.settled)
-        if self.refusals + 1 > BUDGET * (self.sends + waiting):
-            start = max(start, self.last_at + SLOWEST)
-        if start <= now and self._chance(cost, now) >= EVEN:
+        for trial in self.pending:
+            if trial.experiment and trial.passed is None:
+                start = max(start, trial.sent_at + self.settled)
+        worth = EVEN if self.refusals + 1 <= BUDGET * (self.sends + waiting) else LIKELY
+        if now >= start and (self._chance(cost, now) >= worth or now >= self.last_at + SLOWEST):
             return now
         times = sorted(
             (family.ready_at(history, amount, family.typical(start), start), family.weight)
             for family, history, amount in self._amounts(cost)
         )
-        likely = self._when(times, EVEN, start)
-        return max(start, likely, now + 0.05) if likely < math.inf else max(start, now + 1.0)
+        likely = min(self._when(times, worth, start), max(start, self.last_at + SLOWEST))
+        return max(likely, now + 0.02)
 
     def _chance(self, cost: Cost, now: float) -> float:
         return sum(family.weight * family.chance(history, amount, now) for family, history, amount in self._amounts(cost))
@@ -160,12 +158,11 @@ class Discovery:
         experiment = self.found and self._danger(cost, now) > self._risk()
         trial = Trial(now, cost, experiment=experiment)
         if experiment:
-            self.experiment_at = now + self.gap
+            self.experiment_at, self.last_at = now + self.gap, now
         self.pending.append(trial)
         self._count(trial, 1)
         self.in_doubt += 1
         self.sends += 1
-        self.last_at = now
         return trial
 
     def passed(self, trial: Trial, now: float) -> None:
@@ -198,7 +195,8 @@ class Discovery:
         self._settle(now, up_to=trial)
         if late:
             self._learn(trial)
-        self.found = True
+        if not self.found:
+            self.found, self.last_at = True, now
 
     def limit(self) -> float | None:
         """What is believed of the limit on requests, per minute; None while nothing was refused."""
@@ -232,13 +230,15 @@ class Discovery:
                 hypotheses.learn(trial.cost[unit], trial.sent_at, passed=passed, weigh=self.found)
         self._normalize()
         if passed and trial.experiment:
-            self.gap = GAP_FIRST
+            self.gap, self.experiment_at = GAP_FIRST, -math.inf
 
     def _normalize(self) -> None:
         families = [family for hypotheses in self.hypotheses.values() for family in hypotheses.families]
+        for family in families:
+            family.weight = max(family.weight, LEAST_WEIGHT)
         total = sum(family.weight for family in families)
         for family in families:
-            family.weight = max(LEAST_WEIGHT, family.weight / total)
+            family.weight /= total
 
     def _count(self, trial: Trial, sign: int) -> None:
         for unit, amount in trial.cost.items():

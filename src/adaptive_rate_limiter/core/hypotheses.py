@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 
 MINUTE = 60.0
 GUARD = 0.3  # seconds: the provider counts a call when it arrives, not when it is sent
@@ -20,6 +20,7 @@ GRACE = 0.02  # part of a limit by which bounds may contradict each other: sends
 DROP = 5.0  # a limit that was lowered is looked for down to this part of what it was
 STALE = 45.0  # seconds after which a refusal no longer proves that the limit is as low
 RISE = 1.1  # how much higher the limit may be then
+INSTANT = 1e-6  # before a send, so that it counts as sent afterwards
 KEPT = 4096  # sends remembered
 
 
@@ -42,7 +43,8 @@ class History:
         self.totals.append(self.total)
 
     def since(self, at: float) -> float:
-        place = bisect_left(self.times, at)
+        """What was sent after `at`, not with it."""
+        place = bisect_right(self.times, at)
         return self.total - (self.totals[place - 1] if place else self.base)
 
     def leaves_at(self, amount: float) -> float:
@@ -109,21 +111,21 @@ class Family(ABC):
 
 
 class BucketFamily(Family):
-    """Buckets that hold so many seconds of their refill, reckoned from when they were last full or empty."""
+    """Buckets that hold between `least` and `most` seconds of their refill, reckoned from full or empty."""
 
-    __slots__ = ("depth", "full", "since")
+    __slots__ = ("full", "least", "most", "since")
 
-    def __init__(self, weight: float, depth: float, now: float) -> None:
+    def __init__(self, weight: float, least: float, most: float, now: float) -> None:
         super().__init__(weight)
-        self.depth = depth
-        self.since = now
+        self.least, self.most = least, most
+        self.since = now - INSTANT
         self.full = True
 
     def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
         total = history.since(self.since) + amount
         elapsed = at - self.since
         if self.full:
-            low, high = total / (self.depth + elapsed + JITTER), total / (self.depth + elapsed)
+            low, high = total / (self.most + elapsed + JITTER), total / (self.least + elapsed)
         else:
             low, high = max(0.0, total - amount) / (elapsed + JITTER), total / max(1e-9, elapsed - JITTER)
         return MINUTE * low, MINUTE * high
@@ -132,14 +134,14 @@ class BucketFamily(Family):
         if limit <= 0:
             return math.inf
         seconds = MINUTE * (history.since(self.since) + amount) / limit
-        return max(now, self.since + (seconds - self.depth if self.full else seconds + JITTER))
+        return max(now, self.since + (seconds - self.least if self.full else seconds + JITTER))
 
     def passed(self, history: History, amount: float, at: float) -> None:
         super().passed(history, amount, at)
         rate = self.low / MINUTE
-        left = (at - self.since + (self.depth if self.full else 0.0)) * rate - history.since(self.since)
-        if at > self.since and left >= max(amount, rate * self.depth):
-            self.since, self.full = at, True  # it has been full in the meantime
+        left = (at - self.since + (self.least if self.full else 0.0)) * rate - history.since(self.since)
+        if at > self.since and left >= max(amount, rate * self.most):
+            self.since, self.full = at - INSTANT, True  # it has been full in the meantime
 
     def refused(self, history: History, amount: float, at: float) -> None:
         super().refused(history, amount, at)
@@ -171,7 +173,7 @@ class FixedFamily(Family):
         self.opened_at = now
 
     def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
-        used = history.since(self.opened_at)
+        used = history.since(self.opened_at - INSTANT)
         over = at - self.opened_at - MINUTE
         return (0.0 if over >= -GUARD else used) + amount, (0.0 if over >= GUARD else used) + amount
 
@@ -249,10 +251,10 @@ class Hypotheses:
     def __init__(self, now: float, prior: float = 1.0) -> None:
         self.history = History()
         self.families: list[Family] = [
-            BucketFamily(0.20 * prior, 60.0, now),
-            BucketFamily(0.08 * prior, 15.0, now),
-            BucketFamily(0.06 * prior, 4.0, now),
-            BucketFamily(0.06 * prior, 1.0, now),
+            BucketFamily(0.20 * prior, 60.0, 60.0, now),  # as deep as the limit: the usual one
+            BucketFamily(0.08 * prior, 8.0, 40.0, now),
+            BucketFamily(0.06 * prior, 2.0, 8.0, now),
+            BucketFamily(0.06 * prior, 0.5, 2.0, now),
             SlidingFamily(0.20 * prior),
             FixedFamily(0.20 * prior, now),
             AlignedFamily(0.20 * prior, now),
