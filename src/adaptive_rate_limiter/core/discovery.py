@@ -22,7 +22,7 @@ START_BUDGET = 0.0065  # part of it that the first refusal may cost; the rest pa
 FEWEST_IN_DOUBT, MOST_IN_DOUBT = 2, 16
 UNANSWERED = 32  # sends before the first reply of all, which may tell the limit; one more each second
 SETTLED = 0.25  # seconds within which a refusal is back
-RISK = 0.005  # chance of a refusal taken with any send
+RISK = 0.02  # chance that what is believed is wrong, taken with any send: it is lost once, not each time
 SPARE = 0.05  # the same while fewer were refused than the budget
 EVEN = 0.25  # chance to pass that is worth an experiment
 LIKELY = 0.75  # the same once the budget is spent
@@ -187,14 +187,14 @@ class Discovery:
         self.in_doubt -= trial.passed is None
         trial.passed, trial.unit = False, unit
         self.settled = max(self.settled, min(2.0, 1.5 * (now - trial.sent_at)))
-        self.rest_until = max(self.rest_until, now + REST)
+        self.rest_until = max(self.rest_until, now + REST, trial.sent_at + self.settled)
         self.raised = 0
         if trial.experiment:
             self.gap = min(GAP_MOST, 2 * self.gap)
         self.experiment_at = max(self.experiment_at, now + self.gap)
-        self._settle(now, up_to=trial)
         if late:
             self._learn(trial)
+        self._settle(now)  # in order: what was sent before may be refused as well
         if not self.found:
             self.found, self.last_at = True, now
 
@@ -205,12 +205,12 @@ class Discovery:
             return None
         return max(known.families, key=lambda family: family.weight).low or None
 
-    def _settle(self, now: float, up_to: Trial | None = None) -> None:
+    def _settle(self, now: float) -> None:
         pending = self.pending
         while pending:
             trial = pending[0]
             known = trial.passed is not None
-            if not known and trial.sent_at + self.settled > now and (up_to is None or trial.sent_at > up_to.sent_at):
+            if not known and trial.sent_at + self.settled > now:
                 return
             pending.popleft()
             self._count(trial, -1)
