@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +20,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Reservation", "current_reservation"]
 
-current_reservation: ContextVar[Reservation | None] = ContextVar("adaptive_rate_limiter_current", default=None)
+current_reservation: ContextVar[Reservation | None] = ContextVar(
+    "adaptive_rate_limiter_current", default=None
+)
 """The reservation that a request sent in this context belongs to."""
 
 
 class Reservation:
     """One admitted call. Settle it with the real usage; it ends exactly once, on every way out.
 
-    As a context manager (sync or async) it carries itself to the HTTP layer, and ends with the block: what
-    was neither settled nor cancelled stays charged, since nobody knows what the provider counted.
+    As a context manager (sync or async) it carries itself to the HTTP layer, and ends with the block: with
+    the usage that a response told there. What is unknown stays charged.
 
     `waited` is the time in line in seconds, `wait_reason` the limit that it waited for (None: it did not).
     """
 
     __slots__ = (
-        "_limiter", "_token", "bucket", "call", "closed", "model", "refusal", "sends", "wait_reason",
-        "waited",
+        "_limiter", "_token", "bucket", "call", "closed", "model", "refusal", "reply", "sends",
+        "wait_reason", "waited",
     )  # fmt: skip
 
     def __init__(self, limiter: Limiter, bucket: LockedBucket, call: Call, model: str | None) -> None:
@@ -46,6 +49,7 @@ class Reservation:
         self.wait_reason: str | None = None
         self.refusal: Refusal | None = None
         self.sends = 0
+        self.reply: Any = None  # the HTTP layer's last response, with `usage()`
         self.closed = False
         self._token: Any = None
 
@@ -134,8 +138,13 @@ class Reservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        current_reservation.reset(self._token)
-        self.lapse()
+        with suppress(ValueError):  # an async generator may be closed in another context
+            current_reservation.reset(self._token)
+        usage = self.reply.usage() if self.reply is not None and not self.closed else None
+        if usage is None:
+            self.lapse()
+        else:
+            self.settle(**usage)
 
     async def __aenter__(self) -> Reservation:
         return self.__enter__()
@@ -145,10 +154,14 @@ class Reservation:
     ) -> None:
         self.__exit__(kind, error, trace)
 
-    def __del__(self) -> None:
+    def abandon(self) -> None:
+        """`lapse` for a garbage collector's callback: takes no lock."""
         if not self.closed and self.call.hold is not None:
             self.closed = True
             self.bucket.abandon(self.call)
+
+    def __del__(self) -> None:
+        self.abandon()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
