@@ -2,76 +2,98 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 if TYPE_CHECKING:
-    from adaptive_rate_limiter import Reservation
+    from collections.abc import Mapping
+    from types import FrameType
+    from uuid import UUID
+
+    from langchain_core.messages import BaseMessage
 
 OUTPUT_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "num_predict", "max_new_tokens")
 MODEL_NAMES = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
+EXTRAS = ("tools", "functions", "response_format")  # parts of the prompt that are no message
+FRAMES = 5  # between LangChain's call and ours, where another limiter has wrapped this one
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Announcement:
-    """One run that is about to ask for admission, and its reservation once it has one."""
+    """One run that is about to ask for admission."""
 
     run_id: UUID
     model: str | None
     prompt: Any
     max_tokens: int | None
     route: tuple[str, ...]
-    reservation: Reservation | None = None
-    ended: bool = False
 
 
-announced: ContextVar[deque[Announcement] | None] = ContextVar("langchain_adaptive_announced", default=None)
-"""The runs of this context that have started and not asked for admission yet, in order."""
+announced: ContextVar[dict[UUID, Announcement] | None] = ContextVar(
+    "langchain_adaptive_announced", default=None
+)
+"""The runs of this context that have started, and may ask for admission; shared with contexts copied from it."""
 
 
-def announce(announcement: Announcement) -> None:
-    """Queue it for the `acquire` that follows in the same context, and in contexts copied from it."""
-    queue = announced.get()
-    if queue is None or not any(not waiting.ended for waiting in queue):
-        queue = deque()
-        announced.set(queue)
-    queue.append(announcement)
+def announce(announcement: Announcement, siblings: int) -> None:
+    """Remember it for the `acquire` that follows. `siblings`: runs that one call starts together."""
+    waiting = announced.get()
+    if waiting is None or siblings == 1:
+        waiting = {}
+        announced.set(waiting)
+    waiting[announcement.run_id] = announcement
 
 
-def next_announced() -> Announcement | None:
-    """The run on whose behalf `acquire` is called now; None if LangChain announced nothing."""
-    queue = announced.get()
-    while queue:
-        try:
-            announcement = queue.popleft()
-        except IndexError:  # another thread of the same batch was faster
-            return None
-        if not announcement.ended:
-            return announcement
-    return None
+def withdraw(run_id: UUID) -> None:
+    """The run has ended without asking: its model has no limiter, or the answer was in the cache."""
+    waiting = announced.get()
+    if waiting:
+        waiting.pop(run_id, None)
+
+
+def claim(frame: FrameType | None) -> tuple[Announcement | None, Any]:
+    """The run on whose behalf `acquire` is called now, and its manager; None for a call by hand.
+
+    LangChain does not tell its limiter for which run it asks, but its run manager is a variable of the caller.
+    Should a later version name it differently, the oldest run of this context that has not asked is taken.
+    """
+    waiting = announced.get()
+    for _ in range(FRAMES):
+        if frame is None:
+            break
+        code = frame.f_code
+        if "run_manager" in code.co_varnames or "run_manager" in code.co_freevars:
+            manager = frame.f_locals.get("run_manager")
+            run_id = getattr(manager, "run_id", None)
+            return (waiting.pop(run_id, None) if waiting and run_id else None), manager
+        frame = frame.f_back
+    return (waiting.pop(next(iter(waiting))) if waiting else None), None
 
 
 def describe(
-    serialized: Mapping[str, Any] | None, prompt: Any, run_id: UUID, options: Mapping[str, Any]
+    serialized: Mapping[str, Any] | None,
+    messages: list[list[BaseMessage]],
+    run_id: UUID,
+    options: Mapping[str, Any],
 ) -> Announcement:
     """Read model, size and destination from what LangChain passes to its start callbacks."""
     params = options.get("invocation_params") or {}
     metadata = options.get("metadata") or {}
-    model = next((str(params[name]) for name in MODEL_NAMES if params.get(name)), metadata.get("ls_model_name"))
+    model = next(
+        (str(params[name]) for name in MODEL_NAMES if params.get(name)), metadata.get("ls_model_name")
+    )
     bound = next((params[name] for name in OUTPUT_BOUNDS if isinstance(params.get(name), int)), None)
     if bound is None and isinstance(metadata.get("ls_max_tokens"), int):
         bound = metadata["ls_max_tokens"]
+    if bound is not None and isinstance(params.get("n"), int):
+        bound *= max(1, params["n"])
     arguments = (serialized or {}).get("kwargs") or {}
     base = [str(value) for name, value in arguments.items() if "base" in name or "endpoint" in name]
-    extra = [params[name] for name in ("tools", "functions", "response_format") if params.get(name)]
-    return Announcement(
-        run_id=run_id,
-        model=model,
-        prompt=[prompt, *extra],
-        max_tokens=bound,
-        route=(str(metadata.get("ls_provider", "")), *base),
-    )
+    prompt: list[Any] = [params[name] for name in EXTRAS if params.get(name)]
+    for conversation in messages:
+        for message in conversation:
+            prompt.append(message.content)
+            if calls := getattr(message, "tool_calls", None):
+                prompt.append(calls)
+    return Announcement(run_id, model, prompt, bound, (str(metadata.get("ls_provider", "")), *base))

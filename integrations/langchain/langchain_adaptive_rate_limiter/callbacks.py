@@ -1,102 +1,146 @@
-"""The callback handler behind `AdaptiveLimiter`: announces runs, and settles their reservations."""
+"""Callback handlers: the one behind `AdaptiveLimiter`, which settles what it admitted, and one that only watches."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import asyncio
+import weakref
 from contextvars import ContextVar
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adaptive_rate_limiter import Limiter, Reservation
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.messages import HumanMessage
 from langchain_core.tracers.context import register_configure_hook
-from langchain_adaptive_rate_limiter.announcement import Announcement, announce, describe
+
+from adaptive_rate_limiter import ConfigurationError, Limiter
+from adaptive_rate_limiter.reservation import current_reservation
+from langchain_adaptive_rate_limiter.announcement import Announcement, announce, describe, withdraw
 from langchain_adaptive_rate_limiter.responses import (
     error_response,
+    guessed_usage,
     headers_of_message,
+    message_of,
     usage_of_message,
     usage_of_result,
 )
 
-MOST_RUNS = 100_000  # of started runs that are remembered; one whose end never came is forgotten beyond it
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from langchain_core.messages import BaseMessage
+    from langchain_core.outputs import LLMResult
+
+    from adaptive_rate_limiter import Reservation
+
+MOST_RUNS = 100_000  # of runs in flight; the oldest of more is one whose end was never told
 
 
-class RunObserver(BaseCallbackHandler):
-    """Ties each run to its reservation. One instance serves the process; LangChain calls it inline,
-    in the context of the call, just before the limiter is asked.
-    """
+class _Kept(NamedTuple):
+    reservation: Reservation
+    task: asyncio.Task[Any] | None
+    manager: weakref.ref[Any] | None
+
+
+class ModelHandler(BaseCallbackHandler):
+    """Settles the reservations of runs. Hears of models only, inline: in the context of the call."""
 
     run_inline = True
+    ignore_chain = ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = True
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[UUID, Announcement] = OrderedDict()
+        self._runs: dict[UUID, _Kept] = {}
 
-    def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: UUID,
-        **options: Any,
-    ) -> None:
-        prompt = [_content(message) for conversation in messages for message in conversation]
-        announcement = describe(serialized, prompt, run_id, options)
-        self._runs[run_id] = announcement
-        while len(self._runs) > MOST_RUNS:
-            self._runs.popitem(last=False)
-        announce(announcement)
+    def keep(self, run_id: UUID, reservation: Reservation, manager: Any = None) -> None:
+        """Remember what the run has reserved, until its end.
+
+        LangChain does not tell the end of an `ainvoke` that is cancelled, or of a stream that nobody reads on;
+        the end of its task does, or of its run manager.
+        """
+        task = _current_task()
+        if task is not None:
+            task.add_done_callback(self._task_ended)
+        gone = None if manager is None else weakref.ref(manager, lambda _: self._lost(run_id))
+        self._runs[run_id] = _Kept(reservation, task, gone)
+        if len(self._runs) > MOST_RUNS:
+            self._release(next(iter(self._runs))).lapse()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
-        reservation = self._end(run_id)
-        if reservation is None:
+        if run_id not in self._runs:
+            withdraw(run_id)
             return
-        message = _message(response)
+        reservation = self._release(run_id)
+        message = message_of(response)
         if message is not None and not reservation.sends:  # its SDK does not use httpx
-            headers = headers_of_message(message)
-            reservation.observe(200, headers)
-        usage = usage_of_message(message) if message is not None else None
-        usage = usage or usage_of_result(response)
-        if usage is not None:
-            reservation.settle(**usage)
-        else:
-            reservation.lapse()
+            reservation.observe(200, headers_of_message(message))
+        usage = usage_of_message(message) or usage_of_result(response) or guessed_usage(response, reservation)
+        reservation.settle(**usage)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
-        reservation = self._end(run_id)
-        if reservation is None:
+        if run_id not in self._runs:
+            withdraw(run_id)
             return
+        reservation = self._release(run_id)
         if not reservation.sends:
             status, headers, body = error_response(error)
             if status is not None:
                 reservation.observe(status, headers, body)
         reservation.lapse()
 
-    def _end(self, run_id: UUID) -> Reservation | None:
-        announcement = self._runs.pop(run_id, None)
-        if announcement is None:
-            return None
-        announcement.ended = True
-        return announcement.reservation
+    def _release(self, run_id: UUID) -> Reservation:
+        reservation, task, _ = self._runs.pop(run_id)
+        if task is not None and not task.done():
+            task.remove_done_callback(self._task_ended)
+        reservation.reply = None
+        return reservation
 
-    def forget(self, announcement: Announcement) -> None:
-        """The call was not admitted: nothing is left to settle."""
-        announcement.ended = True
-        self._runs.pop(announcement.run_id, None)
+    def _task_ended(self, ended: asyncio.Task[Any]) -> None:
+        if ended.cancelled():
+            for run_id in [run_id for run_id, kept in self._runs.items() if kept.task is ended]:
+                self._release(run_id).lapse()
+
+    def _lost(self, run_id: UUID) -> None:
+        kept = self._runs.pop(run_id, None)
+        if kept is not None:
+            kept.reservation.abandon()
 
 
-def _content(message: BaseMessage) -> Any:
-    calls = getattr(message, "tool_calls", None)
-    return [message.content, calls] if calls else message.content
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop in this thread
+        return None
 
 
-def _message(response: LLMResult) -> BaseMessage | None:
-    for generations in response.generations:
-        for generation in generations:
-            if isinstance(generation, ChatGeneration):
-                return generation.message
-    return None
+class RunObserver(ModelHandler):
+    """Announces each run to the `acquire` that follows. One instance serves the process."""
+
+    def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any
+    ) -> None:
+        _step_aside(options.get("parent_run_id"))
+        announce(describe(serialized, messages, run_id, options), options.get("batch_size") or 1)
+
+
+attached: ContextVar[tuple[UUID, Reservation] | None] = ContextVar(
+    "langchain_adaptive_attached", default=None
+)
+"""The run that was admitted last in this context."""
+
+
+def attach(run_id: UUID, reservation: Reservation) -> None:
+    reservation.attach()
+    attached.set((run_id, reservation))
+
+
+def _step_aside(parent_run_id: UUID | None) -> None:
+    """A run begins while another one's answer is still read: what it sends is not that other one's.
+
+    A run inside another, before that has sent anything, is how a model sends that wraps a second model.
+    """
+    current = attached.get()
+    if current is not None:
+        run_id, reservation = current
+        if not reservation.closed and reservation.sends and parent_run_id != run_id:
+            current_reservation.set(None)
 
 
 _observer = RunObserver()
@@ -113,47 +157,32 @@ def observe_runs() -> RunObserver:
     return _observer
 
 
-class AdaptiveCallbackHandler(BaseCallbackHandler):
+class AdaptiveCallbackHandler(ModelHandler):
     """Watches an application, without limiting it: feeds a Limiter what its runs cost and what was refused.
 
     Pass it as `callbacks=[AdaptiveCallbackHandler(limiter)]`; `limiter.snapshot()` then tells, per model,
-    what was used of which limit.
+    what was used of which limit. It learns limits from response metadata and errors.
     """
 
-    run_inline = True
-
     def __init__(self, limiter: Limiter | None = None) -> None:
+        super().__init__()
+        if limiter is not None and not isinstance(limiter, Limiter):
+            raise ConfigurationError(f"limiter must be a Limiter, got {limiter!r}")
         self.limiter = limiter or Limiter()
-        self._runs: dict[UUID, Reservation] = {}
 
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any
     ) -> None:
-        prompt = [_content(message) for conversation in messages for message in conversation]
-        seen = describe(serialized, prompt, run_id, options)
-        self._runs[run_id] = self.limiter.record(
-            model=seen.model, prompt=seen.prompt, max_tokens=seen.max_tokens, route=seen.route
+        self._record(describe(serialized, messages, run_id, options))
+
+    def on_llm_start(
+        self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **options: Any
+    ) -> None:
+        messages: list[list[BaseMessage]] = [[HumanMessage(prompt) for prompt in prompts]]
+        self._record(describe(serialized, messages, run_id, options))
+
+    def _record(self, seen: Announcement) -> None:
+        self.keep(
+            seen.run_id,
+            self.limiter.record(seen.model, prompt=seen.prompt, max_tokens=seen.max_tokens, route=seen.route),
         )
-
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
-        reservation = self._runs.pop(run_id, None)
-        if reservation is None:
-            return
-        message = _message(response)
-        reservation.observe(200, headers_of_message(message) if message is not None else None)
-        usage = (usage_of_message(message) if message is not None else None) or usage_of_result(response)
-        if usage is not None:
-            reservation.settle(**usage)
-        else:
-            reservation.lapse()
-
-    def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
-        reservation = self._runs.pop(run_id, None)
-        if reservation is not None:
-            status, headers, body = error_response(error)
-            if status is not None:
-                reservation.observe(status, headers, body)
-            reservation.lapse()
-
-
-__all__ = ["AdaptiveCallbackHandler", "RunObserver", "observe_runs"]

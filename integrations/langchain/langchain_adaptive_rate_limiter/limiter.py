@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter, Reservation
-from adaptive_rate_limiter.http import HttpObservation, observe_http
-from langchain_adaptive_rate_limiter.announcement import Announcement, next_announced
-from langchain_adaptive_rate_limiter.callbacks import observe_runs
-from langchain_core.callbacks.manager import handle_event
+from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.rate_limiters import BaseRateLimiter
+
+from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
+from adaptive_rate_limiter.http import observe_http as start_observation
+from langchain_adaptive_rate_limiter.announcement import Announcement, announce, claim
+from langchain_adaptive_rate_limiter.callbacks import attach, observe_runs
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["AdaptiveLimiter"]
 
 WAIT_EVENT = "rate_limiter_wait"
 LEAST_WAIT = 0.001  # seconds of waiting that are worth an event
@@ -26,64 +31,79 @@ class AdaptiveLimiter(BaseRateLimiter):
 
     A call that waited sends a custom event "rate_limiter_wait" to the handlers of its run, with `waited`
     seconds and the limit as `reason`.
+
+    Raises ConfigurationError naming the argument and its value.
     """
 
     def __init__(self, limiter: Limiter | None = None, *, observe_http: bool = True, **options: Any) -> None:
+        if limiter is not None and not isinstance(limiter, Limiter):
+            raise ConfigurationError(f"limiter must be a Limiter, got {limiter!r}")
         if limiter is not None and options:
             name, value = next(iter(options.items()))
             raise ConfigurationError(f"{name}={value!r} belongs to the Limiter that is given as limiter=")
-        if limiter is not None and not isinstance(limiter, Limiter):
-            raise ConfigurationError(f"limiter must be a Limiter, got {limiter!r}")
+        if not isinstance(observe_http, bool):
+            raise ConfigurationError(f"observe_http must be True or False, got {observe_http!r}")
         self.limiter = limiter or Limiter(**options)
         self._observer = observe_runs()
-        self._http: HttpObservation | None = _observe_http() if observe_http else None
+        self._http = start_observation() if observe_http else None
 
     def acquire(self, *, blocking: bool = True) -> bool:
         """Wait until the announced call may be sent. With `blocking=False`: True only if it may go now."""
-        announcement = next_announced()
-        if not blocking:
-            reservation = self.limiter.try_acquire(**_described(announcement))
-            return reservation is not None and self._admitted(announcement, reservation, None)
-        frame = sys._getframe(1)  # noqa: SLF001 - see _report
-        try:
-            reservation = self.limiter.acquire(**_described(announcement))
-        except BaseException:
-            self._turned_away(announcement)
-            raise
-        return self._admitted(announcement, reservation, frame)
-
-    async def aacquire(self, *, blocking: bool = True) -> bool:
-        announcement = next_announced()
-        if not blocking:
-            reservation = self.limiter.try_acquire(**_described(announcement))
-            return reservation is not None and self._admitted(announcement, reservation, None)
-        frame = sys._getframe(1)  # noqa: SLF001 - see _report
-        try:
-            reservation = await self.limiter.aacquire(**_described(announcement))
-        except BaseException:
-            self._turned_away(announcement)
-            raise
-        return self._admitted(announcement, reservation, frame)
-
-    def _admitted(
-        self, announcement: Announcement | None, reservation: Reservation, frame: FrameType | None
-    ) -> bool:
-        if announcement is None:  # asked for by hand: nobody will say how it ended
-            reservation.lapse()
-            return True
-        announcement.reservation = reservation
-        reservation.attach()
-        if reservation.waited >= LEAST_WAIT and frame is not None:
-            _report(reservation, frame)
+        announcement, manager = claim(_caller())
+        call = _described(announcement)
+        limiter = self.limiter
+        reservation = limiter.acquire(**call) if blocking else limiter.try_acquire(**call)
+        if reservation is None:
+            _later(announcement)
+            return False
+        event = self._admitted(announcement, reservation, manager)
+        if event is not None:
+            handle_event(*event[0], **event[1])
         return True
 
-    def _turned_away(self, announcement: Announcement | None) -> None:
-        if announcement is not None:
-            self._observer.forget(announcement)
+    async def aacquire(self, *, blocking: bool = True) -> bool:
+        announcement, manager = claim(_caller())
+        call = _described(announcement)
+        limiter = self.limiter
+        reservation = await limiter.aacquire(**call) if blocking else limiter.try_acquire(**call)
+        if reservation is None:
+            _later(announcement)
+            return False
+        event = self._admitted(announcement, reservation, manager)
+        if event is not None:
+            await ahandle_event(*event[0], **event[1])
+        return True
+
+    def _admitted(
+        self, announcement: Announcement | None, reservation: Reservation, manager: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Tie the reservation to its run; what to tell the run's handlers if it waited."""
+        if announcement is None:  # asked for by hand: nobody will say how it ended
+            reservation.lapse()
+            return None
+        self._observer.keep(announcement.run_id, reservation, manager)
+        attach(announcement.run_id, reservation)
+        handlers = getattr(manager, "handlers", None)
+        if reservation.waited < LEAST_WAIT or not handlers:
+            return None
+        data = {
+            "waited": reservation.waited,
+            "reason": reservation.wait_reason,
+            "bucket_id": reservation.bucket_id,
+        }
+        about = {name: getattr(manager, name, None) for name in ("run_id", "tags", "metadata")}
+        return (handlers, "on_custom_event", "ignore_custom_event", WAIT_EVENT, data), about
 
 
-def _observe_http() -> HttpObservation:
-    return observe_http()
+def _later(announcement: Announcement | None) -> None:
+    """Not admitted now: whoever asked may ask again."""
+    if announcement is not None:
+        announce(announcement, siblings=2)
+
+
+def _caller() -> FrameType | None:
+    """The frame that called our caller: LangChain's, which has the run manager."""
+    return sys._getframe(2)  # noqa: SLF001 - see `claim`
 
 
 def _described(announcement: Announcement | None) -> dict[str, Any]:
@@ -96,26 +116,3 @@ def _described(announcement: Announcement | None) -> dict[str, Any]:
         "route": announcement.route,
         "estimated": True,
     }
-
-
-def _report(reservation: Reservation, frame: FrameType) -> None:
-    """Send the custom event to the run's own handlers.
-
-    LangChain asks its limiter without saying for which run; the run manager is a variable of the caller.
-    Where a later version names it differently there is no event, and nothing else changes.
-    """
-    run_manager = frame.f_locals.get("run_manager")
-    handlers = getattr(run_manager, "handlers", None)
-    if not handlers:
-        return
-    data = {
-        "waited": reservation.waited,
-        "reason": reservation.wait_reason,
-        "bucket_id": reservation.bucket_id,
-    }
-    handle_event(
-        handlers, "on_custom_event", "ignore_custom_event", WAIT_EVENT, data, run_id=run_manager.run_id
-    )
-
-
-__all__ = ["AdaptiveLimiter", "CapacityExceededError"]

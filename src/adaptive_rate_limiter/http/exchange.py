@@ -3,31 +3,79 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adaptive_rate_limiter.reservation import Reservation
+from adaptive_rate_limiter.http.payload import usage_in
+from adaptive_rate_limiter.reservation import current_reservation
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.reservation import Reservation
 
 CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
-READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})  # an LLM call is none of these
+READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
+FORM = "application/x-www-form-urlencoded"
 FIRST_ERROR = 400
 
 
-def credential_of(request: Any) -> str | None:
-    for name in CREDENTIALS:
-        if value := request.headers.get(name):
-            return str(value)
-    return None
+class Reply:
+    """The last response to a reservation: where it came from, and the usage that its body tells."""
+
+    __slots__ = ("host", "response")
+
+    def __init__(self, request: Any, response: Any) -> None:
+        self.host = request.url.host
+        self.response = response
+
+    def usage(self) -> dict[str, float] | None:
+        try:
+            content = self.response.content
+        except RuntimeError:  # a stream that was not read
+            return None
+        return usage_in(content)
+
+
+def is_call(request: Any) -> bool:
+    """Reading is no call, and neither is asking for an access token."""
+    return request.method not in READ_ONLY and request.headers.get("content-type") != FORM
+
+
+def reservation_for(request: Any) -> Reservation | None:
+    """The reservation in force that this request is sent for.
+
+    While a stream runs, its reader may call somebody else in the same context: what goes to another host
+    after a success is not the reservation's.
+    """
+    reservation = current_reservation.get()
+    if reservation is None or reservation.closed or not is_call(request):
+        return None
+    reply = reservation.reply
+    if reply is not None and reply.response.status_code < FIRST_ERROR and reply.host != request.url.host:
+        return None
+    return reservation
 
 
 def begin(reservation: Reservation, request: Any) -> bool:
     """True if this attempt has to be admitted before it is sent."""
-    return reservation.begin_send(str(request.url), credential_of(request))
+    return reservation.begin_send(str(request.url), _credential_of(request))
+
+
+def last_refusal(reservation: Reservation) -> Any:
+    """The retry is not admitted: what the provider said to the last attempt is the answer to this one, too.
+
+    Raised instead, our own error would be retried by SDKs that take it for a broken connection.
+    """
+    reply = reservation.reply
+    if reply is None or reply.response.status_code < FIRST_ERROR:
+        raise  # noqa: PLE0704 - called where the refusal to admit is being handled
+    reply.response.headers["x-should-retry"] = "false"
+    return reply.response
 
 
 def answered(reservation: Reservation, request: Any, response: Any) -> None:
     """Learn from a response; that of an error has been read."""
-    body = body_of(response) if response.status_code >= FIRST_ERROR else None
+    body = _body_of(response) if response.status_code >= FIRST_ERROR else None
+    reservation.reply = Reply(request, response)
     reservation.observe(response.status_code, response.headers, body, url=str(request.url))
     refusal = reservation.refusal
     if refusal is None:
@@ -44,8 +92,13 @@ def failed(reservation: Reservation, error: BaseException) -> None:
         reservation.never_sent()
 
 
-def body_of(response: Any) -> Any:
+def _credential_of(request: Any) -> str | None:
+    headers = request.headers
+    return next((value for name in CREDENTIALS if (value := headers.get(name))), None)
+
+
+def _body_of(response: Any) -> Any:
     try:
         return json.loads(response.content)
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return response.text

@@ -11,11 +11,15 @@ import importlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from adaptive_rate_limiter.exceptions import CapacityExceededError
 from adaptive_rate_limiter.http import exchange
-from adaptive_rate_limiter.reservation import Reservation, current_reservation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
 
 __all__ = ["HttpObservation", "observe_http"]
 
@@ -23,7 +27,7 @@ LIBRARIES = ("httpx", "httpx2")
 
 _lock = threading.Lock()
 _observers = 0
-_originals: dict[tuple[type, str], Callable[..., Any]] = {}
+_wrapped: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}  # client -> its own `send`, and ours
 
 
 class HttpObservation:
@@ -43,7 +47,7 @@ class HttpObservation:
             if not _observers:
                 _restore()
 
-    def __enter__(self) -> HttpObservation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,33 +67,29 @@ def observe_http() -> HttpObservation:
 
 def _wrap(library: Any) -> None:
     for client, wrapper in ((library.Client, _sync), (library.AsyncClient, _async)):
-        key = (client, "send")
-        if key not in _originals:
-            _originals[key] = client.send
-            client.send = wrapper(client.send)
+        if client not in _wrapped:
+            _wrapped[client] = (client.send, wrapper(client.send))
+            client.send = _wrapped[client][1]
 
 
 def _restore() -> None:
-    for (client, name), original in _originals.items():
-        setattr(client, name, original)
-    _originals.clear()
-
-
-def _reservation_for(request: Any) -> Reservation | None:
-    reservation = current_reservation.get()
-    if reservation is None or reservation.closed or request.method in exchange.READ_ONLY:
-        return None
-    return reservation
+    for client, (original, ours) in list(_wrapped.items()):
+        if client.send is ours:  # else somebody wrapped ours: taking it out would take theirs out, too
+            client.send = original
+            del _wrapped[client]
 
 
 def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def send(self: Any, request: Any, **options: Any) -> Any:
-        reservation = _reservation_for(request)
+        reservation = exchange.reservation_for(request) if _observers else None
         if reservation is None:
             return original(self, request, **options)
         if exchange.begin(reservation, request):
-            reservation.readmit()
+            try:
+                reservation.readmit()
+            except CapacityExceededError:
+                return exchange.last_refusal(reservation)
         try:
             response = original(self, request, **options)
             if response.status_code >= exchange.FIRST_ERROR:
@@ -106,11 +106,14 @@ def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
 def _async(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def send(self: Any, request: Any, **options: Any) -> Any:
-        reservation = _reservation_for(request)
+        reservation = exchange.reservation_for(request) if _observers else None
         if reservation is None:
             return await original(self, request, **options)
         if exchange.begin(reservation, request):
-            await reservation.areadmit()
+            try:
+                await reservation.areadmit()
+            except CapacityExceededError:
+                return exchange.last_refusal(reservation)
         try:
             response = await original(self, request, **options)
             if response.status_code >= exchange.FIRST_ERROR:

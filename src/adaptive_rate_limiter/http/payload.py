@@ -1,60 +1,134 @@
-"""What a request body says of the call, and a response body of its usage, in the forms that providers share."""
+"""What a request says of the call, and a response of its usage, in the forms that providers share."""
 
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
-LARGEST = 16 * 1024 * 1024  # bytes of a response that are kept to find its usage
+WHOLE = (
+    256 * 1024
+)  # bytes of a body that is read as a whole; a longer one (embeddings) tells its usage at the end
+LONGEST_EVENT = 1024 * 1024  # bytes of one line of a stream; OpenAI's last event repeats the whole answer
 
-PROMPTS = ("messages", "input", "prompt", "contents", "system", "tools", "functions", "instructions")
-OUTPUT_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+PROMPTS = (
+    "messages", "input", "prompt", "contents", "system", "systemInstruction", "instructions", "tools", "functions",
+    "message", "chat_history", "preamble", "documents", "texts", "query", "inputs",
+)  # fmt: skip
+OUTPUT_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "maxOutputTokens", "maxTokens")
+BOUND_HOLDERS = ("generationConfig", "inferenceConfig", "options")
+WITHOUT_ANSWER = re.compile(r"embed|rerank|moderations|batchEmbedContents|countTokens", re.IGNORECASE)
+MODEL_IN_PATH = re.compile(r"/(?:models|model|deployments)/([^/:?]+)")
+
+INPUT = ("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "prompt_eval_count")
+OUTPUT = ("completion_tokens", "output_tokens", "candidatesTokenCount", "outputTokens", "eval_count")
+TOTAL = ("total_tokens", "totalTokenCount", "totalTokens")
+HOLDERS = ("usage", "usageMetadata", "usage_metadata", "meta")
+WRAPPERS = ("message", "response", "delta", "metadata")  # of events
+LAST_USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
 
 
-def describe(content: bytes) -> dict[str, Any]:
-    """Arguments of `Limiter.acquire` for a JSON request body; none for anything else."""
+def describe(content: bytes, path: str = "") -> dict[str, Any]:
+    """Arguments of `Limiter.acquire` for a request with a JSON body; none for anything else."""
     try:
         body = json.loads(content) if content else None
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(body, dict):
         return {}
     described: dict[str, Any] = {}
+    named = MODEL_IN_PATH.search(path)  # Azure, Gemini, Bedrock
     if isinstance(body.get("model"), str):
         described["model"] = body["model"]
+    elif named:
+        described["model"] = named[1]
     prompt = [body[name] for name in PROMPTS if body.get(name)]
     if prompt:
         described["prompt"] = prompt
-    for name in OUTPUT_BOUNDS:
-        bound = body.get(name)
-        if isinstance(bound, int) and not isinstance(bound, bool) and bound >= 0:
-            described["max_tokens"] = bound
-            break
-    if "input" in body and "messages" not in body and body.keys() & {"encoding_format", "dimensions"}:
-        described["max_tokens"] = 0  # embeddings have no answer
+    if WITHOUT_ANSWER.search(path):
+        described["max_tokens"] = 0
+    elif (bound := _bound(body)) is not None:
+        described["max_tokens"] = bound
     return described
+
+
+def _bound(body: Mapping[str, Any]) -> int | None:
+    """The most tokens that the answer may have; for each of `n` answers."""
+    places = [body, *(body[name] for name in BOUND_HOLDERS if isinstance(body.get(name), Mapping))]
+    for place in places:
+        for name in OUTPUT_BOUNDS:
+            bound = place.get(name)
+            if isinstance(bound, int) and not isinstance(bound, bool) and 0 <= bound < 10**15:
+                answers = body.get("n")
+                return bound * (answers if isinstance(answers, int) and 1 <= answers <= 1000 else 1)  # noqa: PLR2004 - beyond, nonsense
+    return None
 
 
 def usage_of(body: Any) -> dict[str, float] | None:
     """Arguments of `Reservation.settle` from a response or a stream's event; None if it tells no usage."""
+    if isinstance(body, list) and body:  # Gemini streams one array
+        body = body[-1]
     if not isinstance(body, Mapping):
         return None
-    usage = body.get("usage") or body.get("usageMetadata")
-    for wrapper in ("message", "response"):  # Anthropic's first event, OpenAI's Responses events
+    usage = _usage_in(body)
+    started = False
+    for wrapper in WRAPPERS:
         inner = body.get(wrapper)
         if usage is None and isinstance(inner, Mapping):
-            usage = inner.get("usage")
-    if not isinstance(usage, Mapping):
+            usage = _usage_in(inner)
+            started = wrapper == "message"  # Anthropic's first event: of the answer, it counts only the start
+    if usage is None:
+        return _told(body) if "eval_count" in body else None  # Ollama
+    told = _told(usage)
+    if told and started:
+        told.pop("output_tokens", None)
+    return told
+
+
+def usage_in(content: bytes) -> dict[str, float] | None:
+    """The usage that a whole body tells; of a long body, only its end is read."""
+    if len(content) <= WHOLE:
+        try:
+            return usage_of(json.loads(content))
+        except (ValueError, RecursionError):
+            return None
+    found = None
+    for found in LAST_USAGE.finditer(content, len(content) - WHOLE):  # noqa: B007 - the last one counts
+        pass
+    if found is None:
         return None
+    try:
+        usage, _ = json.JSONDecoder().raw_decode(content[found.end() :].decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return usage_of({"usage": usage})
+
+
+def _usage_in(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    for name in HOLDERS:
+        usage = body.get(name)
+        if isinstance(usage, Mapping):
+            for inner in ("tokens", "billed_units"):  # Cohere
+                if isinstance(usage.get(inner), Mapping):
+                    return usage[inner]  # type: ignore[no-any-return]
+            return usage
+    return None
+
+
+def _told(usage: Mapping[str, Any]) -> dict[str, float] | None:
+    cached = _first(usage, "cache_read_input_tokens", "cacheReadInputTokens")
     told = {
-        "input_tokens": _first(usage, "prompt_tokens", "input_tokens", "promptTokenCount"),
-        "output_tokens": _first(usage, "completion_tokens", "output_tokens", "candidatesTokenCount"),
-        "tokens": _first(usage, "total_tokens", "totalTokenCount"),
+        "input_tokens": _first(usage, *INPUT),
+        "output_tokens": _first(usage, *OUTPUT),
+        "tokens": _first(usage, *TOTAL),
     }
-    found = {name: value for name, value in told.items() if value is not None}
-    return found or None
+    if cached is not None and told["input_tokens"] is not None:  # Anthropic counts them apart
+        written = _first(usage, "cache_creation_input_tokens", "cacheWriteInputTokens") or 0.0
+        told["input_tokens"] += cached + written
+        told["cached_tokens"] = cached
+    return {name: value for name, value in told.items() if value is not None} or None
 
 
 def _first(usage: Mapping[str, Any], *names: str) -> float | None:
@@ -72,34 +146,45 @@ class UsageReader:
         self._events = "event-stream" in content_type
         self._inflate = _inflater(encoding)
         self._kept = bytearray()
-        self._readable = not encoding or self._inflate is not None
+        self._readable = encoding in {"", "identity"} or self._inflate is not None
         self.usage: dict[str, float] = {}
 
     def feed(self, chunk: bytes) -> None:
-        if not self._readable or len(self._kept) > LARGEST:
+        if not self._readable:
             return
         try:
-            self._kept += self._inflate.decompress(chunk) if self._inflate else chunk
+            text = self._inflate.decompress(chunk) if self._inflate else chunk
         except zlib.error:
             self._readable = False
             return
         if self._events:
-            *lines, rest = self._kept.split(b"\n")
-            self._kept = bytearray(rest)
-            for line in lines:
-                if line.startswith(b"data:") and b'sage' in line:
+            self._feed_events(text)
+        else:
+            self._kept += text
+            if len(self._kept) > 4 * WHOLE:
+                del self._kept[: -2 * WHOLE]  # still too long to be taken for a whole body
+
+    def _feed_events(self, text: bytes) -> None:
+        head, newline, rest = text.rpartition(b"\n")
+        if newline:
+            self._kept += head
+            for line in self._kept.split(b"\n"):
+                if line.startswith(b"data:") and b"sage" in line:
                     self._take(line[5:])
+            self._kept = bytearray(rest)
+        elif len(self._kept) <= LONGEST_EVENT:
+            self._kept += text
 
     def finish(self) -> dict[str, float] | None:
         """The usage, if the body told one."""
         if not self._events and self._kept:
-            self._take(bytes(self._kept))
+            self.usage.update(usage_in(bytes(self._kept)) or {})
         return self.usage or None
 
     def _take(self, text: bytes | bytearray) -> None:
         try:
             usage = usage_of(json.loads(text))
-        except (ValueError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             return
         self.usage.update(usage or {})
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.http import exchange
 from adaptive_rate_limiter.http.payload import UsageReader, describe
 from adaptive_rate_limiter.limiter import Limiter
-from adaptive_rate_limiter.reservation import Reservation, current_reservation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from typing_extensions import Self
+
+    from adaptive_rate_limiter.reservation import Reservation
 
 __all__ = ["AdaptiveTransport", "AsyncAdaptiveTransport"]
 
@@ -28,13 +33,15 @@ class _Transport:
 
     def _inner_for(self, request: Any) -> Any:
         if self._inner is None:
-            self._inner = getattr(_library(request), self._inner_name)()
+            library = _library(request)
+            # As many connections as OpenAI's SDK: it is the limiter that holds calls back, not the pool.
+            limits = library.Limits(max_connections=1000, max_keepalive_connections=100)
+            self._inner = getattr(library, self._inner_name)(limits=limits)
         return self._inner
 
     def _needs_no_reservation(self, request: Any) -> bool:
         """Reading is no call, and a framework's own limiter has already admitted what it reserved."""
-        current = current_reservation.get()
-        return request.method in exchange.READ_ONLY or (current is not None and not current.closed)
+        return not exchange.is_call(request) or exchange.reservation_for(request) is not None
 
 
 class AdaptiveTransport(_Transport):
@@ -50,7 +57,9 @@ class AdaptiveTransport(_Transport):
         inner = self._inner_for(request)
         if self._needs_no_reservation(request):
             return inner.handle_request(request)
-        reservation = self.limiter.acquire(**describe(request.read()), route=_route(request))
+        reservation = self.limiter.acquire(
+            **describe(request.read(), request.url.path), route=_route(request)
+        )
         try:
             if exchange.begin(reservation, request):
                 reservation.readmit()
@@ -72,7 +81,7 @@ class AdaptiveTransport(_Transport):
         if self._inner is not None:
             self._inner.close()
 
-    def __enter__(self) -> AdaptiveTransport:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,7 +97,9 @@ class AsyncAdaptiveTransport(_Transport):
         inner = self._inner_for(request)
         if self._needs_no_reservation(request):
             return await inner.handle_async_request(request)
-        reservation = await self.limiter.aacquire(**describe(await request.aread()), route=_route(request))
+        reservation = await self.limiter.aacquire(
+            **describe(await request.aread(), request.url.path), route=_route(request)
+        )
         try:
             if exchange.begin(reservation, request):
                 await reservation.areadmit()
@@ -110,7 +121,7 @@ class AsyncAdaptiveTransport(_Transport):
         if self._inner is not None:
             await self._inner.aclose()
 
-    async def __aenter__(self) -> AsyncAdaptiveTransport:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
