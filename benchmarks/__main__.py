@@ -1,0 +1,165 @@
+"""`make bench`: every number that the project claims, in one run, written to benchmarks/results.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks import costs, invoke
+
+RESULTS = Path(__file__).with_name("results.md")
+AT_ONCE = 6  # cells that run side by side: each is idle most of the time
+STAGGER = 6.0  # seconds between their starts, so that their bursts do not meet
+LONGEST = 420.0  # seconds of one cell
+
+PROVIDERS = ("openai", "anthropic", "azure", "headerless")
+ALGORITHMS = ("token_bucket", "fixed_window", "sliding_window")
+CLIENTS = ("adaptive", "in-memory", "none")
+
+SPECIAL = {
+    "two limits that bind in turn: small prompts, then large": [
+        "--calls=600", "--tokens-per-minute=163000", "--prompts=phased",
+    ],
+    "limit cut to 40 % after 40 s, raised fourfold after 100 s": [
+        "--calls=900", "--change=[[40, 120], [100, 480]]",
+    ],
+    "strangers take 30 % of the rate": ["--calls=600", "--strangers=0.3"],
+}  # fmt: skip
+
+
+def run_cells(cells: list[list[str]]) -> list[dict[str, Any]]:
+    """Run each cell in a process of its own; results in the order of the cells."""
+    started = time.monotonic()
+
+    def one(numbered: tuple[int, list[str]]) -> dict[str, Any]:
+        number, cell = numbered
+        if number < AT_ONCE:
+            time.sleep(number * STAGGER)
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.goodput", *cell],
+            capture_output=True, text=True, timeout=LONGEST, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{cell}: {done.stderr[-2000:]}")
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        print(f"{time.monotonic() - started:6.0f} s  {' '.join(cell)}: {_summary(result)}", flush=True)
+        return result
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(one, enumerate(cells)))
+
+
+def _summary(result: dict[str, Any]) -> str:
+    ratio = "-" if result["ratio"] is None else f"{result['ratio']:.3f}"
+    return f"time/T* {ratio}, refused {result['refused_share']:.2%}, lost {result['lost']}"
+
+
+def goodput_section(calls: int, limit: int) -> Iterable[str]:
+    cells = [
+        [f"--provider={p}", f"--algorithm={a}", f"--client={c}", f"--calls={calls}", f"--requests-per-minute={limit}"]
+        for p in PROVIDERS
+        for a in ALGORITHMS
+        for c in CLIENTS
+    ]
+    results = {(r["provider"], r["algorithm"], r["client"]): r for r in run_cells(cells)}
+    yield "## Goodput"
+    yield ""
+    yield f"{calls} calls through the provider's LangChain chat model (`abatch`) at {limit} requests a minute,"
+    yield "over HTTP on loopback; replies take 0.2 to 0.6 s, and the time includes the last one. Each cell:"
+    yield "time / T*, share of sends refused, calls lost. In-memory is langchain-core's `InMemoryRateLimiter`,"
+    yield "set by hand to the true limit. A run that lost calls has no time."
+    yield ""
+    yield "| provider | algorithm | AdaptiveLimiter() | in-memory, hand-set | no limiter |"
+    yield "|---|---|---|---|---|"
+    for provider in PROVIDERS:
+        for algorithm in ALGORITHMS:
+            row = [_cell(results[provider, algorithm, client]) for client in CLIENTS]
+            yield f"| {provider} | {algorithm.replace('_', ' ')} | {' | '.join(row)} |"
+    yield ""
+
+
+def special_section() -> Iterable[str]:
+    cells = [[*arguments, f"--client={client}"] for arguments in SPECIAL.values() for client in CLIENTS[:2]]
+    results = iter(run_cells(cells))
+    yield "## Hard cases"
+    yield ""
+    yield "OpenAI's dialect, token bucket, 300 requests a minute at first. T* is what the provider's own state allowed."
+    yield ""
+    yield "| case | AdaptiveLimiter() | in-memory, hand-set |"
+    yield "|---|---|---|"
+    for name in SPECIAL:
+        row = [_cell(next(results)) for _ in CLIENTS[:2]]
+        yield f"| {name} | {' | '.join(row)} |"
+    yield ""
+
+
+def _cell(result: dict[str, Any]) -> str:
+    ratio = "-" if result["ratio"] is None else f"{result['ratio']:.3f}"
+    return f"{ratio}, {result['refused_share']:.2%}, {result['lost']}"
+
+
+def cost_section() -> Iterable[str]:
+    measured = costs.measure()
+    names = list(dict.fromkeys(name for _, figures in measured for name in figures))
+    yield "## Cost"
+    yield ""
+    yield "| limiter | " + " | ".join(names) + " |"
+    yield "|---" * (len(names) + 1) + "|"
+    for limiter, figures in measured:
+        yield f"| {limiter} | " + " | ".join(_number(figures.get(name)) for name in names) + " |"
+    yield ""
+    per_call = invoke.measure()
+    yield "One `ChatOpenAI.invoke` of no latency (a transport that answers at once), median microseconds:"
+    yield ""
+    yield "| no limiter | in-memory | AdaptiveLimiter() | added by AdaptiveLimiter() |"
+    yield "|---|---|---|---|"
+    none, memory, adaptive = per_call["none"], per_call["in-memory"], per_call["adaptive"]
+    yield f"| {none:.0f} | {memory:.0f} | {adaptive:.0f} | {adaptive - none:.0f} |"
+    yield ""
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "n/a"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--only", choices=["goodput", "special", "costs"])
+    options.add_argument("--calls", type=int, default=900)
+    options.add_argument("--limit", type=int, default=300)
+    given = options.parse_args()
+    lines = [
+        "# Measured",
+        "",
+        "Written by `make bench`; T* is the least time that the limits allow (docs/algorithms.md).",
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}.",
+        "",
+    ]
+    sections = {
+        "costs": cost_section,
+        "goodput": lambda: goodput_section(given.calls, given.limit),
+        "special": special_section,
+    }
+    for name, section in sections.items():
+        if given.only in (None, name):
+            for line in section():
+                print(line, flush=True)
+                lines.append(line)
+    if given.only is None:
+        RESULTS.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
