@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from adaptive_rate_limiter.core.hypotheses import INSTANT, LEAST_WEIGHT, Family, History, Hypotheses
+from adaptive_rate_limiter.core.hypotheses import INSTANT, JITTER, LEAST_WEIGHT, Family, History, Hypotheses
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, REQUESTS, TOKENS, Cost
 
 BUDGET = 0.01  # refusals allowed, as a share of all sends: the promise where nothing is told
@@ -24,7 +24,8 @@ UNANSWERED = 32  # sends before the first reply of all, which may tell the limit
 SETTLED = 0.25  # seconds within which a refusal is back
 RISK = 0.02  # chance that what is believed is wrong, taken with any send: it is lost once, not each time
 SPARE = 0.05  # the same while fewer were refused than the budget
-EVEN = 0.25  # chance to pass that is worth an experiment
+FIRST = 0.1  # chance to pass that is worth the first experiment
+EVEN = 0.25  # the same of any other
 LIKELY = 0.75  # the same once the budget is spent
 GAP_FIRST, GAP_MOST = 0.7, 360.0  # seconds from one experiment to the next; doubled when one fails
 REST = 0.3  # seconds of silence after a refusal
@@ -50,7 +51,7 @@ class Discovery:
     """One bucket's knowledge of a limit that no header tells."""
 
     __slots__ = (
-        "ahead", "experiment_at", "found", "gap", "hypotheses", "in_doubt", "last_at", "pending", "proven",
+        "ahead", "experiment_at", "experimented", "found", "gap", "hypotheses", "in_doubt", "last_at", "pending", "proven",
         "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at",
     )  # fmt: skip
 
@@ -61,7 +62,7 @@ class Discovery:
         self.found = False  # something was refused: the hypotheses know more than nothing
         self.settled = SETTLED
         self.in_doubt = self.proven = self.sends = self.refusals = self.raised = 0
-        self.replied = False
+        self.replied = self.experimented = False
         self.rest_until = self.experiment_at = self.started_at = -math.inf
         self.last_at = math.inf  # the latest experiment, or the first refusal
         self.gap = GAP_FIRST
@@ -83,7 +84,7 @@ class Discovery:
     def _crowded_until(self, now: float, waiting: int) -> float:
         """Until fewer are in doubt. As many as passed lately may be: that doubles, and stops early."""
         if self.found:
-            allowed = FEWEST_IN_DOUBT + 6.0 + self.proven
+            allowed = float(FEWEST_IN_DOUBT + self.proven)
         else:
             allowed = START_BUDGET * (self.sends + waiting)
             allowed = min(1 + self.proven, max(FEWEST_IN_DOUBT, min(MOST_IN_DOUBT, allowed)))
@@ -121,11 +122,13 @@ class Discovery:
     def _experiment_at(self, cost: Cost, now: float, waiting: int) -> float:
         """When an experiment is worth its refusal: likely enough to pass, alone, affordable."""
         start = max(now, self.experiment_at)
-        for trial in self.pending:
-            if trial.experiment and trial.passed is None:
-                start = max(start, trial.sent_at + self.settled)
-        worth = EVEN if self.refusals + 1 <= BUDGET * (self.sends + waiting) else LIKELY
-        if now >= start and (self._chance(cost, now) >= worth or now >= self.last_at + SLOWEST):
+        chance = self._chance(cost, now)
+        doubtful = [trial for trial in self.pending if trial.experiment and trial.passed is None]
+        together = 3 if chance >= LIKELY else 2 if chance >= 2 * EVEN else 1
+        if len(doubtful) >= together:
+            start = max(start, doubtful[-together].sent_at + self.settled)
+        worth = self._worth(waiting)
+        if now >= start and (chance >= worth or now >= self.last_at + SLOWEST):
             return now
         times = sorted(
             (family.ready_at(history, amount, family.typical(start), start), family.weight)
@@ -133,6 +136,12 @@ class Discovery:
         )
         likely = min(self._when(times, worth, start), max(start, self.last_at + SLOWEST))
         return max(likely, now + 0.02)
+
+    def _worth(self, waiting: int) -> float:
+        """How likely an experiment must be to pass. The first tells the most."""
+        if self.refusals + 1 > BUDGET * (self.sends + waiting):
+            return LIKELY
+        return EVEN if self.experimented else FIRST
 
     def _chance(self, cost: Cost, now: float) -> float:
         return sum(family.weight * family.chance(history, amount, now) for family, history, amount in self._amounts(cost))
@@ -158,7 +167,7 @@ class Discovery:
         experiment = self.found and self._danger(cost, now) > self._risk()
         trial = Trial(now, cost, experiment=experiment)
         if experiment:
-            self.experiment_at, self.last_at = now + self.gap, now
+            self.experiment_at, self.last_at, self.experimented = now + self.gap, now, True
         self.pending.append(trial)
         self._count(trial, 1)
         self.in_doubt += 1
@@ -227,10 +236,19 @@ class Discovery:
                     for family in hypotheses.families:
                         family.weight *= 0.02
                     continue
-                hypotheses.learn(trial.cost[unit], trial.sent_at, passed=passed, weigh=self.found)
+                close = 0.0 if passed else self._close(trial, unit)
+                hypotheses.learn(trial.cost[unit], trial.sent_at, passed=passed, weigh=self.found, close=close)
         self._normalize()
         if passed and trial.experiment:
             self.gap, self.experiment_at = GAP_FIRST, -math.inf
+
+    def _close(self, refused: Trial, unit: str) -> float:
+        total = 0.0
+        for trial in self.pending:
+            if trial.sent_at > refused.sent_at + JITTER:
+                break
+            total += trial.cost.get(unit, 0.0) if trial.passed is not False else 0.0
+        return total
 
     def _normalize(self) -> None:
         families = [family for hypotheses in self.hypotheses.values() for family in hypotheses.families]

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 
 MINUTE = 60.0
-GUARD = 0.3  # seconds: the provider counts a call when it arrives, not when it is sent
+GUARD = 0.15  # seconds: the provider counts a call when it arrives, not when it is sent
 JITTER = 0.05  # the same for two sends in a row
 SURPRISE = 0.02  # chance of an outcome against the prediction
 LEAST_WEIGHT = 1e-4  # no way of counting is ever quite ruled out: limits change
@@ -67,7 +67,10 @@ class Family(ABC):
 
     @abstractmethod
     def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
-        """The least limit under which `amount` may pass, and under which it must."""
+        """The least limit under which `amount` may pass, and under which it must.
+
+        What was sent within JITTER before it may come after it.
+        """
 
     @abstractmethod
     def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
@@ -103,11 +106,13 @@ class Family(ABC):
 
     def refused(self, history: History, amount: float, at: float) -> None:
         needed = self.needed(history, amount, at)[1]
-        if needed <= self.high:
-            self.high, self.high_at = needed, at
-        if self.low >= self.high:
-            near = self.low - self.high <= GRACE * self.low + 2 * amount
-            self.low = max(0.0, self.high - amount if near else self.high / DROP)
+        if needed >= self.low:
+            if needed <= self.high:
+                self.high, self.high_at = needed, at
+        elif self.low - needed <= GRACE * self.low + 2 * amount:
+            self.low, self.high, self.high_at = max(0.0, needed - amount), needed, at
+        elif needed >= self.low / DROP:  # less than that no limit is lowered: this way of counting is wrong
+            self.low, self.high, self.high_at = needed / DROP, needed, at
 
 
 class BucketFamily(Family):
@@ -123,11 +128,12 @@ class BucketFamily(Family):
 
     def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
         total = history.since(self.since) + amount
+        sure = max(amount, total - history.since(max(self.since, at - JITTER)))
         elapsed = at - self.since
         if self.full:
-            low, high = total / (self.most + elapsed + JITTER), total / (self.least + elapsed)
+            low, high = sure / (self.most + elapsed + JITTER), total / (self.least + elapsed)
         else:
-            low, high = max(0.0, total - amount) / (elapsed + JITTER), total / max(1e-9, elapsed - JITTER)
+            low, high = (sure - amount) / (elapsed + JITTER), total / max(1e-9, elapsed - JITTER)
         return MINUTE * low, MINUTE * high
 
     def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
@@ -155,7 +161,8 @@ class SlidingFamily(Family):
 
     def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
         start = at - MINUTE
-        return history.since(start + GUARD) + amount, history.since(start - GUARD) + amount
+        sure = history.since(start + JITTER) - history.since(at - JITTER)
+        return sure + amount, history.since(start - GUARD) + amount
 
     def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
         if amount > limit:
@@ -175,7 +182,8 @@ class FixedFamily(Family):
     def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
         used = history.since(self.opened_at - INSTANT)
         over = at - self.opened_at - MINUTE
-        return (0.0 if over >= -GUARD else used) + amount, (0.0 if over >= GUARD else used) + amount
+        sure = 0.0 if over >= -JITTER else history.since(self.opened_at - INSTANT) - history.since(at - JITTER)
+        return max(0.0, sure) + amount, (0.0 if over >= GUARD else used) + amount
 
     def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
         if amount > limit:
@@ -211,7 +219,7 @@ class AlignedFamily(Family):
 
     def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
         ended, unended = self._used(history, at)
-        return ended + amount, unended + amount
+        return max(0.0, ended - history.since(at - JITTER)) + amount, unended + amount
 
     def chance(self, history: History, amount: float, at: float) -> float:
         shift = MINUTE * self._turns(at)
@@ -260,8 +268,11 @@ class Hypotheses:
             AlignedFamily(0.20 * prior, now),
         ]
 
-    def learn(self, amount: float, at: float, *, passed: bool, weigh: bool) -> None:
+    def learn(self, amount: float, at: float, *, passed: bool, weigh: bool, close: float = 0.0) -> None:
+        """`close` was sent so soon after a refused call that it may have come before it."""
         history = self.history
+        if not passed:
+            amount += close
         for family in self.families:
             if weigh:
                 low, high = family.needed(history, amount, at)
