@@ -124,10 +124,13 @@ class Discovery:
         start = max(now, self.experiment_at)
         chance = self._chance(cost, now)
         doubtful = [trial for trial in self.pending if trial.experiment and trial.passed is None]
-        together = 3 if chance >= LIKELY else 2 if chance >= 2 * EVEN else 1
+        affordable = BUDGET * (self.sends + waiting) - self.refusals - len(doubtful)
+        together = 2 if chance >= 2 * EVEN and affordable >= 1 else 1
+        if doubtful:  # apart, so that their order is known
+            start = max(start, doubtful[-1].sent_at + 1.5 * JITTER)
         if len(doubtful) >= together:
             start = max(start, doubtful[-together].sent_at + self.settled)
-        worth = self._worth(waiting)
+        worth = LIKELY if affordable < 1 else EVEN if self.experimented else FIRST
         if now >= start and (chance >= worth or now >= self.last_at + SLOWEST):
             return now
         times = sorted(
@@ -136,12 +139,6 @@ class Discovery:
         )
         likely = min(self._when(times, worth, start), max(start, self.last_at + SLOWEST))
         return max(likely, now + 0.02)
-
-    def _worth(self, waiting: int) -> float:
-        """How likely an experiment must be to pass. The first tells the most."""
-        if self.refusals + 1 > BUDGET * (self.sends + waiting):
-            return LIKELY
-        return EVEN if self.experimented else FIRST
 
     def _chance(self, cost: Cost, now: float) -> float:
         return sum(family.weight * family.chance(history, amount, now) for family, history, amount in self._amounts(cost))
@@ -167,7 +164,7 @@ class Discovery:
         experiment = self.found and self._danger(cost, now) > self._risk()
         trial = Trial(now, cost, experiment=experiment)
         if experiment:
-            self.experiment_at, self.last_at, self.experimented = now + self.gap, now, True
+            self.last_at, self.experimented = now, True
         self.pending.append(trial)
         self._count(trial, 1)
         self.in_doubt += 1
@@ -240,7 +237,7 @@ class Discovery:
                 hypotheses.learn(trial.cost[unit], trial.sent_at, passed=passed, weigh=self.found, close=close)
         self._normalize()
         if passed and trial.experiment:
-            self.gap, self.experiment_at = GAP_FIRST, -math.inf
+            self.gap = GAP_FIRST
 
     def _close(self, refused: Trial, unit: str) -> float:
         total = 0.0
