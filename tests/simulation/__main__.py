@@ -25,7 +25,7 @@ def row(scenario: Scenario) -> str:
 
 def main() -> None:
     started = time.process_time()
-    for name in sys.argv[1:] or ["told", "untold"]:
+    for name in sys.argv[1:] or ["told", "tokens", "used", "strangers", "changing", "untold"]:
         print(f"\n{name}")
         for scenario in getattr(scenarios, name)():
             print(row(scenario), flush=True)

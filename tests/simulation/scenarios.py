@@ -94,3 +94,86 @@ def untold() -> Iterator[Scenario]:
                 least_time(algorithm, 300, 600, depth),
                 latency,
             )
+
+
+def changing() -> Iterator[Scenario]:
+    """A limit cut to 40 % after two minutes, and raised fourfold after another four; nothing is told, or all."""
+    for tells in (True, False):
+        for algorithm, depth in (("bucket", 60.0), ("bucket", 10.0), ("fixed", 60.0), ("sliding", 60.0)):
+            changes = [(120.0, "requests", 120.0), (360.0, "requests", 480.0)]
+            usable = 600 + 4 * 120 + 4 * 480
+            yield Scenario(
+                f"{algorithm} {depth:.0f} s cut, raised {'told' if tells else ''}",
+                lambda a=algorithm, d=depth, c=changes, t=tells: Provider(
+                    {"requests": limit_of(a, 300, depth=d)}, tells=t, changes=list(c)
+                ),
+                requests(usable),
+                600.0,
+                "log-normal",
+            )
+
+
+def strangers() -> Iterator[Scenario]:
+    """Somebody else takes a part of the rate. `least` is what the rest of the rate needs."""
+    for algorithm in ("bucket", "fixed", "sliding"):
+        for part in (0.3, 0.6):
+            yield Scenario(
+                f"{algorithm} strangers {part:.0%}",
+                lambda a=algorithm, p=part: Provider({"requests": limit_of(a, 300)}, stranger=p),
+                requests(900),
+                (900 - 300 * (algorithm == "bucket")) / (5 * (1 - part)) - (60 if algorithm != "bucket" else 0),
+                "log-normal",
+            )
+
+
+def tokens() -> Iterator[Scenario]:
+    """Limits on tokens, alone and beside one on requests, told exactly or rounded to thousands."""
+    for algorithm in ("bucket", "fixed", "sliding"):
+        for rounded in (False, True):
+            costs = sized(600)
+            yield Scenario(
+                f"{algorithm} 200k tokens{' rounded' if rounded else ''}",
+                lambda a=algorithm, r=rounded: Provider({"tokens": limit_of(a, 200_000)}, rounds=r),
+                costs,
+                least_time(algorithm, 200_000, sum(cost["tokens"] for cost in costs)),
+                "log-normal",
+            )
+    for sizes in ("log-normal", "phased"):
+        costs = sized(1200, sizes)
+        total = sum(cost["tokens"] for cost in costs)
+        yield Scenario(
+            f"bucket requests and tokens, {sizes}",
+            lambda t=total: Provider({"requests": limit_of("bucket", 300), "tokens": limit_of("bucket", t / 4)}),
+            costs,
+            least_time("bucket", 300, 1200),
+        )
+    costs = sized(600)
+    total = sum(cost["tokens"] for cost in costs)
+    yield Scenario(
+        "bucket untold tokens",
+        lambda t=total: Provider({"tokens": limit_of("bucket", t / 2)}, tells=False),
+        costs,
+        60.0,
+        "1 s",
+    )
+    yield Scenario(
+        "day of requests, minute of tokens",
+        lambda t=total: Provider(
+            {"requests": limit_of("bucket", 14_400, 86_400.0), "tokens": limit_of("bucket", t / 3)}
+        ),
+        costs,
+        120.0,
+        "log-normal",
+    )
+
+
+def used() -> Iterator[Scenario]:
+    """The limit was used before: two thirds are gone at the start."""
+    for algorithm in ("bucket", "fixed", "aligned", "sliding"):
+        def provider(algorithm: str = algorithm) -> Provider:
+            limit = limit_of(algorithm, 300)
+            limit.charge(200.0, -5.0)
+            return Provider({"requests": limit})
+
+        least = {"bucket": (600 - 300 + 200 - 25) / 5, "fixed": 115.0, "aligned": 85.0, "sliding": 115.0}
+        yield Scenario(f"{algorithm} used before", provider, requests(600), least[algorithm], "log-normal")

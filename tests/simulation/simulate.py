@@ -27,6 +27,7 @@ class Provider:
     stranger: float = 0.0  # share of every limit's rate that somebody else takes
     whole_seconds: bool = False
     stranger_at: float = 0.0
+    rounds: bool = False  # remaining tokens to the nearest thousand
 
     def arrive(self, cost: dict[str, float], now: float) -> tuple[bool, RateLimitInfo]:
         while self.changes and self.changes[0][0] <= now:
@@ -54,8 +55,12 @@ class Provider:
             after = limit.reset_after(now)
             return float(math.ceil(after)) if self.whole_seconds else round(after, 3)
 
+        def left(unit: str, limit: Limit) -> float:
+            remaining = limit.remaining(now)
+            return 1000.0 * round(remaining / 1000) if self.rounds and unit != "requests" else float(int(remaining))
+
         return tuple(
-            QuotaReading(unit, limit.limit, float(int(limit.remaining(now))), reset(limit))
+            QuotaReading(unit, limit.limit, left(unit, limit), reset(limit))
             for unit, limit in self.limits.items()
         )
 

@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 
 MINUTE = 60.0
-GUARD = 0.15  # seconds: the provider counts a call when it arrives, not when it is sent
+GUARD = 0.1  # seconds: the provider counts a call when it arrives, not when it is sent
 JITTER = 0.05  # the same for two sends in a row
 SURPRISE = 0.02  # chance of an outcome against the prediction
 LEAST_WEIGHT = 1e-4  # no way of counting is ever quite ruled out: limits change
 GRACE = 0.02  # part of a limit by which bounds may contradict each other: sends overtake each other
 DROP = 5.0  # a limit that was lowered is looked for down to this part of what it was
 STALE = 45.0  # seconds after which a refusal no longer proves that the limit is as low
+FINE = 1.04  # bounds as close as this are one limit
 RISE = 1.1  # how much higher the limit may be then
 INSTANT = 1e-6  # before a send, so that it counts as sent afterwards
 KEPT = 4096  # sends remembered
@@ -84,7 +85,7 @@ class Family(ABC):
         """The share of the limits in question that are at least `needed`."""
         if needed <= self.low:
             return 1.0
-        high = self.high * RISE if at - self.high_at > STALE else self.high
+        high = self._high(at)
         if needed >= high:
             return 0.0
         if high == math.inf:
@@ -93,8 +94,14 @@ class Family(ABC):
 
     def typical(self, at: float) -> float:
         """A limit in the middle of what is possible."""
-        high = self.high * RISE if at - self.high_at > STALE else self.high
+        high = self._high(at)
         return self.low if high == math.inf else math.sqrt(max(self.low, high / DROP) * high)
+
+    def _high(self, at: float) -> float:
+        """An old refusal proves less; between bounds as close as FINE nothing is worth finding out."""
+        if at - self.high_at > STALE:
+            return self.high * RISE
+        return self.low if self.high < FINE * self.low else self.high
 
     def passed(self, history: History, amount: float, at: float) -> None:
         """To be called before `history` knows of it."""
