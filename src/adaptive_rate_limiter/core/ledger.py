@@ -224,6 +224,10 @@ class Ledger:
         for hold in lately:
             if hold.state not in {HoldState.CANCELLED, HoldState.REFUSED}:
                 gauge.take(hold.cost[reading.unit], hold.at)
+        if reading.remaining is not None:
+            sure = reading.remaining - self.unanswered.get(reading.unit, 0.0)
+            for level in gauge.models:
+                level.correct(min(level.available(now), sure), now)
         self.gauges.append(gauge)
         return gauge
 
