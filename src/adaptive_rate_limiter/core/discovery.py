@@ -127,7 +127,7 @@ class Discovery:
         affordable = BUDGET * (self.sends + waiting) - self.refusals - len(doubtful)
         together = 2 if chance >= 2 * EVEN and affordable >= 1 else 1
         if doubtful:  # apart, so that their order is known
-            start = max(start, doubtful[-1].sent_at + 1.5 * JITTER)
+            start = max(start, doubtful[-1].sent_at + 1.2 * JITTER)
         if len(doubtful) >= together:
             start = max(start, doubtful[-together].sent_at + self.settled)
         worth = LIKELY if affordable < 1 else EVEN if self.experimented else FIRST
