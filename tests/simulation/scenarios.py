@@ -159,7 +159,7 @@ def tokens() -> Iterator[Scenario]:
     yield Scenario(
         "day of requests, minute of tokens",
         lambda t=total: Provider(
-            {"requests": limit_of("bucket", 14_400, 86_400.0), "tokens": limit_of("bucket", t / 3)}
+            {"requests": limit_of("bucket", 14_400, 86_400.0, 86_400.0), "tokens": limit_of("bucket", t / 3)}
         ),
         costs,
         120.0,

@@ -287,14 +287,10 @@ class Gauge:
         )
 
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:
-        """A refusal says that `amount` is not there: it speaks against the ways of counting that saw it.
+        """A refusal says that `amount` is not there. Where all plausible ways saw it, strangers have taken it.
 
         A bucket that has it after `retry_after` seconds lacks what flows in until then.
         """
-        saw = [level.available(now) >= amount for level in self.models]
-        if not all(saw):
-            self.scores = [max(WORST, score - 3.0 * wrong) for score, wrong in zip(self.scores, saw, strict=True)]
-            self._choose()
         excess = min(level.available(now) for level in self.active) - amount
         if excess > 0:
             self._strangers(excess + amount, now)
