@@ -8,15 +8,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Clock", "SystemClock", "Timer"]
 
 logger = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 3600.0  # seconds; the platform bounds a wait, and waking once an hour costs nothing
+TIDY = 1024  # timers; beyond, those that were cancelled are swept out
 
 
 class Timer(Protocol):
@@ -34,15 +38,14 @@ class Clock(Protocol):
 
 
 class _Entry:
-    __slots__ = ("callback", "cancelled", "when")
+    __slots__ = ("callback", "when")
 
     def __init__(self, when: float, callback: Callable[[], None]) -> None:
         self.when = when
-        self.callback = callback
-        self.cancelled = False
+        self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        self.cancelled = True
+        self.callback = None
 
 
 class _TimerThread:
@@ -52,37 +55,51 @@ class _TimerThread:
         self._inbox: SimpleQueue[_Entry] = SimpleQueue()
         self._starting = threading.Lock()
         self._started = False
+        self._due: list[tuple[float, int, _Entry]] = []
+        self._order = itertools.count()
+        self._tidy_at = TIDY
 
     def add(self, entry: _Entry) -> None:
         self._inbox.put(entry)
-        if not self._started:
-            self._start()
+        # Whoever does not get the lock leaves the start to its owner, who may be this very thread.
+        if not self._started and self._starting.acquire(blocking=False):
+            try:
+                self._start()
+            finally:
+                self._starting.release()
 
     def _start(self) -> None:
-        with self._starting:
-            if not self._started:
-                self._started = True
-                threading.Thread(target=self._run, name="adaptive-rate-limiter-timer", daemon=True).start()
+        if self._started:
+            return
+        self._started = True
+        thread = threading.Thread(target=self._run, name="adaptive-rate-limiter-timer", daemon=True)
+        with suppress(RuntimeError):  # the interpreter is on its way out: nobody waits any more
+            thread.start()
 
     def _run(self) -> None:
-        due: list[tuple[float, int, _Entry]] = []
-        order = itertools.count()
+        due = self._due
         while True:
             wait = min(LONGEST_SLEEP, due[0][0] - time.monotonic()) if due else LONGEST_SLEEP
-            try:
-                entry = self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait()
-                heapq.heappush(due, (entry.when, next(order), entry))
-            except Empty:
-                pass
-            while due and (due[0][2].cancelled or due[0][0] <= time.monotonic()):
+            with suppress(Empty):
+                self._take(self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait())
+            while due and (due[0][2].callback is None or due[0][0] <= time.monotonic()):
                 _fire(heapq.heappop(due)[2])
+
+    def _take(self, entry: _Entry) -> None:
+        due = self._due
+        heapq.heappush(due, (entry.when, next(self._order), entry))
+        if len(due) >= self._tidy_at:  # those that were cancelled would stay until their time
+            due[:] = [item for item in due if item[2].callback is not None]
+            heapq.heapify(due)
+            self._tidy_at = max(TIDY, 2 * len(due))
 
 
 def _fire(entry: _Entry) -> None:
-    if entry.cancelled:
+    callback = entry.callback
+    if callback is None:
         return
     try:
-        entry.callback()
+        callback()
     except Exception:
         logger.exception("a timer's callback failed")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.account import AccountReport
-from adaptive_rate_limiter.core.bucket import Bucket
-from adaptive_rate_limiter.core.quota import Cost
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.account import AccountReport
+    from adaptive_rate_limiter.core.bucket import Bucket
+    from adaptive_rate_limiter.core.quota import Cost
 
 __all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot"]
 
@@ -80,10 +82,15 @@ def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
         admitted=bucket.account.admitted,
         refused=bucket.account.refused,
         paused_for=max(0.0, bucket.paused_until - now),
-        eta=max(0.0, bucket.eta({}, now) - now),
+        eta=line_eta(bucket, now) - now if bucket.queue.count else 0.0,
         limits=tuple(limits),
         account=bucket.account.report(bucket.ledger.gauges, bucket.ledger.spent, now),
     )
+
+
+def line_eta(bucket: Bucket, now: float) -> float:
+    """When the last call in line goes, as far as the limits are known."""
+    return bucket.eta(dict.fromkeys(bucket.queue.totals, 0.0), now)
 
 
 def explain_bucket(bucket: Bucket, now: float, most: int) -> list[str]:
@@ -91,44 +98,52 @@ def explain_bucket(bucket: Bucket, now: float, most: int) -> list[str]:
     waiting = sorted(bucket.queue.calls(), key=lambda call: call.rank)
     sentences = []
     total: dict[str, float] = {}
-    for ahead, call in enumerate(waiting):
+    for ahead, call in enumerate(waiting[:most]):
         for unit, amount in call.cost.items():
             total[unit] = total.get(unit, 0.0) + amount
-        if ahead >= most:
-            break
-        goes_at, gauge = bucket.ledger.eta(total, now)
-        goes_at = max(goes_at, bucket.paused_until)
-        if now < bucket.paused_until:
-            why = f"waits out a pause ({bucket.pause_reason})"
-        elif gauge is not None:
-            missing = total[gauge.unit] - gauge.available(now)
-            why = f"waits for {gauge.unit} ({missing:,.0f} missing of {gauge.limit:,.0f} per {gauge.window:g} s)"
-        elif bucket.wait is not None:
-            why = f"waits for {bucket.wait.limit}"
-        else:
-            why = "is about to go"
+        why, goes_in = _why(bucket, total, ahead + 1, now)
         who = f" of {call.tenant}" if call.tenant else ""
-        behind = f"{ahead} ahead of it" if ahead else "next in line"
-        when = f"goes in about {duration(goes_at - now)}" if goes_at > now else "goes as soon as that allows"
-        sentences.append(f"{bucket.bucket_id}: call {ahead + 1} of {len(waiting)}{who} {why}, {behind}, {when}")
+        behind = f"{ahead:,} ahead of it" if ahead else "next in line"
+        when = f"goes in about {duration(goes_in)}" if goes_in > 0 else "goes as soon as that allows"
+        place = f"call {ahead + 1:,} of {len(waiting):,}{who}"
+        sentences.append(f"{bucket.bucket_id}: {place} {why}, {behind}, {when}")
     return sentences
 
 
-def forecast_bucket(bucket: Bucket, work: Cost, now: float) -> Forecast:
+def _why(bucket: Bucket, total: Cost, calls: int, now: float) -> tuple[str, float]:
+    """What the last of `calls` that take `total` waits for, and how many seconds longer."""
+    goes_at, gauge = bucket.ledger.eta(total, now)
     inferred = bucket.inferred_limit()
-    units = {gauge.unit for gauge in bucket.ledger.gauges}
-    known = {unit for unit in units if work.get(unit)}
-    if not known and inferred is None:
-        return Forecast(None, None)
+    if inferred is not None:
+        goes_at = max(goes_at, now + 60.0 * calls / inferred)
+    goes_in = max(goes_at, bucket.paused_until) - now
+    if now < bucket.paused_until:
+        return f"waits out a pause ({bucket.pause_reason})", goes_in
+    if gauge is not None:
+        missing = total[gauge.unit] - gauge.available(now)
+        per = f"{gauge.limit:,.0f} per {gauge.window:g} s"
+        return f"waits for {gauge.unit} ({missing:,.0f} missing of {per})", goes_in
+    if bucket.wait is not None:
+        return f"waits for {bucket.wait.limit}", goes_in
+    return "is about to go", goes_in
+
+
+def forecast_bucket(bucket: Bucket, work: Cost, now: float) -> Forecast:
+    """How long `work` takes, put in line now."""
+    inferred = bucket.inferred_limit()
     totals = bucket.queue.totals
     total = {unit: amount + totals.get(unit, 0.0) for unit, amount in work.items()}
+    known = any(total.get(gauge.unit) for gauge in bucket.ledger.gauges)
+    if not known and (inferred is None or not total.get("requests")):
+        return Forecast(None, None)
     ready, gauge = bucket.ledger.eta(total, now)
-    ready = max(ready, bucket.paused_until)
     binds = gauge.unit if gauge is not None else None
-    if inferred is not None and work.get("requests"):
-        by_inferred = now + total["requests"] * 60.0 / inferred
+    if inferred is not None:
+        by_inferred = now + total.get("requests", 0.0) * 60.0 / inferred
         if by_inferred > ready:
             ready, binds = by_inferred, "requests"
+    if bucket.paused_until > ready:
+        ready, binds = bucket.paused_until, bucket.pause_reason
     return Forecast(max(0.0, ready - now), binds)
 
 

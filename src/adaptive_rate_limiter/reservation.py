@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import ContextVar
+from math import inf
 from typing import TYPE_CHECKING, Any
 
+from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
 from adaptive_rate_limiter.core.ledger import HoldState
-from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.providers import parse_response
-from adaptive_rate_limiter.types import RateLimitInfo, Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from adaptive_rate_limiter.backends.locked import LockedBucket
+    from adaptive_rate_limiter.core.queue import Call
     from adaptive_rate_limiter.limiter import Limiter
+    from adaptive_rate_limiter.types import RateLimitInfo, Refusal
 
 __all__ = ["Reservation", "current_reservation"]
 
@@ -36,15 +41,17 @@ class Reservation:
     """
 
     __slots__ = (
-        "_limiter", "_token", "bucket", "call", "closed", "model", "refusal", "reply", "sends",
-        "wait_reason", "waited",
+        "_limiter", "_token", "bucket", "call", "closed", "key", "refusal", "reply", "sends", "wait_reason",
+        "waited",
     )  # fmt: skip
 
-    def __init__(self, limiter: Limiter, bucket: LockedBucket, call: Call, model: str | None) -> None:
+    def __init__(
+        self, limiter: Limiter, bucket: LockedBucket, call: Call, key: tuple[str | None, Hashable]
+    ) -> None:
         self._limiter = limiter
         self.bucket = bucket
         self.call = call
-        self.model = model
+        self.key = key  # model and route
         self.waited = 0.0
         self.wait_reason: str | None = None
         self.refusal: Refusal | None = None
@@ -52,6 +59,10 @@ class Reservation:
         self.reply: Any = None  # the HTTP layer's last response, with `usage()`
         self.closed = False
         self._token: Any = None
+
+    @property
+    def model(self) -> str | None:
+        return self.key[0]
 
     @property
     def bucket_id(self) -> str:
@@ -62,11 +73,15 @@ class Reservation:
     def observe(
         self, status_code: int, headers: Any = None, body: Any = None, *, url: str | None = None
     ) -> RateLimitInfo:
-        """Learn from a response: its limits, and its refusal if it is one. Never raises for what it contains."""
+        """Learn from a response: its limits, and its refusal if it is one. Never raises for what it contains.
+
+        Before or after the end, but not of a call that was cancelled: that one has no response.
+        """
         info = parse_response(headers, body, status_code, url=url, model=self.model)
-        if not self.closed:
+        hold = self.call.hold
+        if hold is not None and hold.state is not HoldState.CANCELLED:
             self.refusal = info.refusal
-            self.bucket.step(lambda bucket, now: bucket.observe(self.call, info, now))
+            self.bucket.step(Bucket.observe, self.call, info)
         return info
 
     # The two ends
@@ -79,26 +94,31 @@ class Reservation:
         output_tokens: float | None = None,
         cached_tokens: float = 0.0,
     ) -> bool:
-        """Replace what was reserved by what was used. Only the first end counts; False if this was not it."""
+        """Replace what was reserved by what was used. Only the first end counts; False if this was not it.
+
+        What is no finite number of at least 0 counts as not known, and stays charged as it was reserved.
+        """
         if self.closed:
             return False
         self.closed = True
-        usage = Usage(input_tokens, output_tokens, tokens, cached_tokens)
-        return self.bucket.step(lambda bucket, now: bucket.settle(self.call, usage, now))
+        usage = Usage(
+            _known(input_tokens), _known(output_tokens), _known(tokens), _known(cached_tokens) or 0.0
+        )
+        return self.bucket.step(Bucket.settle, self.call, usage)
 
     def cancel(self) -> bool:
         """Give everything back: the request was never sent."""
         if self.closed:
             return False
         self.closed = True
-        return self.bucket.step(lambda bucket, now: bucket.cancel(self.call, now))
+        return self.bucket.step(Bucket.cancel, self.call)
 
     def lapse(self) -> bool:
         """End it as unknown: it was sent, and what was reserved stays charged."""
         if self.closed:
             return False
         self.closed = True
-        return self.bucket.step(lambda bucket, _now: bucket.lapse(self.call))
+        return self.bucket.lapse(self.call)
 
     # The way to the HTTP layer
 
@@ -118,7 +138,7 @@ class Reservation:
 
     def never_sent(self) -> None:
         """An attempt failed before it left: it is given back, and another may follow."""
-        self.bucket.step(lambda bucket, now: bucket.cancel(self.call, now))
+        self.bucket.step(Bucket.cancel, self.call)
 
     @property
     def max_pause(self) -> float:
@@ -129,9 +149,10 @@ class Reservation:
         self._limiter.readmit(self)
 
     async def areadmit(self) -> None:
+        """`readmit` for coroutines."""
         await self._limiter.areadmit(self)
 
-    def __enter__(self) -> Reservation:
+    def __enter__(self) -> Self:
         self._token = current_reservation.set(self)
         return self
 
@@ -146,7 +167,7 @@ class Reservation:
         else:
             self.settle(**usage)
 
-    async def __aenter__(self) -> Reservation:
+    async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(
@@ -156,7 +177,10 @@ class Reservation:
 
     def abandon(self) -> None:
         """`lapse` for a garbage collector's callback: takes no lock."""
-        if not self.closed and self.call.hold is not None:
+        if self.closed:
+            return
+        hold = self.call.hold
+        if self.call.in_line or (hold is not None and hold.state is HoldState.RESERVED):
             self.closed = True
             self.bucket.abandon(self.call)
 
@@ -166,3 +190,11 @@ class Reservation:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Reservation of {self.bucket_id}, {state}, waited {self.waited:.3f} s>"
+
+
+def _known(amount: Any) -> float | None:
+    """Usage comes from a provider's response, which may hold anything."""
+    try:
+        return amount if amount is not None and 0 <= amount < inf else None
+    except TypeError:
+        return None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from adaptive_rate_limiter.backends.locked import LockedBucket
+
+
+__all__ = ["BaseBackend"]
 
 
 class BaseBackend(ABC):

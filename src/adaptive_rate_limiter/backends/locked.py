@@ -2,66 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import math
+import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakSet
 
-from adaptive_rate_limiter.core.bucket import Bucket
-from adaptive_rate_limiter.core.queue import Call
+from adaptive_rate_limiter.backends.progress import Progress
+from adaptive_rate_limiter.backends.waking import wake
+from adaptive_rate_limiter.core.queue import FairQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from adaptive_rate_limiter.backends.waking import LoopWaker, ThreadWaker
     from adaptive_rate_limiter.clock import Clock, Timer
+    from adaptive_rate_limiter.core.bucket import Bucket
+    from adaptive_rate_limiter.core.charging import Charging
+    from adaptive_rate_limiter.core.queue import Call
+
+__all__ = ["LockedBucket"]
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 
-class ThreadWaker:
-    """Wakes one thread. A bare lock is a tenth of the size of a threading.Event."""
-
-    __slots__ = ("lock",)
-
-    loop = None
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.lock.acquire()
-
-    def wait(self) -> None:
-        self.lock.acquire()
-
-    def wake(self) -> None:
-        self.lock.release()
-
-
-class LoopWaker:
-    """Wakes one coroutine, in whichever event loop it runs; the loop is known only while it waits."""
-
-    __slots__ = ("future", "loop")
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] = self.loop.create_future()
-
-    def wake(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
-
-
 class LockedBucket:
-    """Every step on the bucket is one short critical section; whoever may go is woken after it."""
+    """Every step on the bucket is one short critical section; whoever may go is woken after it.
 
-    def __init__(self, bucket: Bucket, clock: Clock) -> None:
+    The garbage collector may end a reservation anywhere, even within a step of the same thread. Hence the
+    lock can be taken again by its owner, and what arrives then is put off until the step is done.
+    """
+
+    def __init__(self, bucket: Bucket, clock: Clock, model: str | None = None) -> None:
         self.bucket = bucket
         self.clock = clock
+        self.model = model
         self.origin: tuple[str, str] | None = None  # host and hashed credential, once a request was seen
-        self.announced = False  # that a long line has formed
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._inside = False
+        self._put_off: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timer: Timer | None = None
         self._timer_at = math.inf
-        self._abandoned: deque[Call] = deque()
+        self._progress = Progress()
+        with _listing:
+            _all.add(self)
 
     def submit(self, call: Call, waker: Callable[[], ThreadWaker | LoopWaker]) -> bool:
         """True if the call was admitted at once; else `call.wake` is set, and woken when its wait is over.
@@ -69,26 +57,40 @@ class LockedBucket:
         Raises CapacityExceededError if it can never go, or not in time.
         """
         with self._lock:
-            now = self.clock.now()
-            if self._abandoned:
-                self._lapse_abandoned()
-            self.bucket.submit(call, now)
-            if call.hold is not None:
-                return True
-            call.wake = waker()
-            done = self._dispatch(now) if self.bucket.wake_at <= now else []
-        _wake(done)
+            self._inside = True
+            try:
+                now = self.clock.now()
+                if self._put_off:
+                    self._catch_up(now)
+                self.bucket.submit(call, now)
+                if call.hold is not None:
+                    return True
+                call.wake = waker()
+                done = self._dispatch(now) if self.bucket.wake_at <= now else []
+                news = self._news(now)
+            finally:
+                self._inside = False
+        self._tell(done, news)
         return False
 
-    def step(self, action: Callable[[Bucket, float], Result]) -> Result:
-        """Run one step of the bucket at the present time, and let go whoever may go after it."""
+    def step(self, action: Callable[..., Result], *given: Any) -> Result:
+        """Do `action(bucket, *given, now)`, and let go whoever may go after it."""
         with self._lock:
-            now = self.clock.now()
-            if self._abandoned:
-                self._lapse_abandoned()
-            result = action(self.bucket, now)
-            done = self._dispatch(now) if self.bucket.queue.count else []
-        _wake(done)
+            if self._inside:
+                self._later(action, given)
+                return cast("Result", True)  # only ends come from there, and it is as good as ended
+            self._inside = True
+            try:
+                now = self.clock.now()
+                if self._put_off:
+                    self._catch_up(now)
+                result = action(self.bucket, *given, now)
+                if not self.bucket.queue.count and self.bucket.wait is None:
+                    return result
+                done, news = self._dispatch(now), self._news(now)
+            finally:
+                self._inside = False
+        self._tell(done, news)
         return result
 
     def look(self, view: Callable[[Bucket, float], Result]) -> Result:
@@ -96,51 +98,117 @@ class LockedBucket:
         with self._lock:
             return view(self.bucket, self.clock.now())
 
+    def belong(self, origin: tuple[str, str], charging: Charging) -> None:
+        """The first request decides whose bucket this is."""
+        with self._lock:
+            if self.origin is None:
+                self.origin = origin
+                self.bucket.charge_like(charging)
+
+    def lapse(self, call: Call) -> bool:
+        """Nobody knows what became of it: it stays charged. False if it had already ended."""
+        return self.step(_lapse, call)
+
+    def leave(self, call: Call) -> None:
+        """The caller gave up waiting: out of the line, or, if it was just admitted, everything given back."""
+        self.step(_withdraw, call)
+
     def abandon(self, call: Call) -> None:
         """The reservation was garbage-collected: take no lock here, the collector runs anywhere."""
-        self._abandoned.append(call)
+        self._later(_lapse if call.wake is None else _withdraw, (call,))
+
+    def _later(self, action: Callable[..., object], given: tuple[Any, ...]) -> None:
+        self._put_off.append((action, given))
         self.clock.call_at(-math.inf, self._tick)
 
-    def _lapse_abandoned(self) -> None:
-        while self._abandoned:
-            self.bucket.lapse(self._abandoned.popleft())
+    def _catch_up(self, now: float) -> None:
+        while self._put_off:
+            action, given = self._put_off.popleft()
+            action(self.bucket, *given, now)
 
     def _tick(self) -> None:
-        with self._lock:
-            if self._abandoned:
-                self._lapse_abandoned()
-            now = self.clock.now()
-            if now >= self._timer_at:
-                self._timer, self._timer_at = None, math.inf
-            done = self._dispatch(now) if self.bucket.queue.count else []
-        _wake(done)
+        self.step(self._timer_fired)
+
+    def _timer_fired(self, _bucket: Bucket, now: float) -> None:
+        if now >= self._timer_at:
+            self._timer, self._timer_at = None, math.inf
 
     def _dispatch(self, now: float) -> list[Call]:
         done = self.bucket.dispatch(now)
         wake_at = self.bucket.wake_at
-        if wake_at < self._timer_at:
+        if wake_at < self._timer_at or wake_at == math.inf:
             if self._timer is not None:
                 self._timer.cancel()
+            self._timer = self.clock.call_at(wake_at, self._tick) if wake_at < math.inf else None
             self._timer_at = wake_at
-            self._timer = self.clock.call_at(wake_at, self._tick)
         return done
 
+    def _news(self, now: float) -> str | None:
+        return self._progress.news(self.bucket, now) if logger.isEnabledFor(logging.INFO) else None
 
-def _wake(calls: list[Call]) -> None:
-    """Wake everyone, with one hand-over for each event loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[LoopWaker]] = {}
-    for call in calls:
-        if call.wake.loop is None:
-            call.wake.wake()
-        else:
-            loops.setdefault(call.wake.loop, []).append(call.wake)
-    for loop, wakers in loops.items():
-        try:
-            loop.call_soon_threadsafe(_wake_in_loop, wakers)
-        except RuntimeError:  # the loop was closed over callers that still waited: as their coroutines are
-            continue  # collected, they give back what they hold
+    def _tell(self, done: list[Call], news: str | None) -> None:
+        if news is not None:
+            logger.info("%s", news)
+        if done:
+            for call in wake(done):
+                self.leave(call)
+
+    # A forked child
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Keep what is known of the limits; threads that wait or hold something exist only in the parent."""
+        weights = self.bucket.queue.weights
+        self.bucket.queue = FairQueue()
+        self.bucket.queue.weights = weights
+        for hold in self.bucket.ledger.recent:
+            self.bucket.ledger.lapse(hold)
+        self.bucket.in_flight = 0
+        self._timer, self._timer_at = None, math.inf
+        self._put_off.clear()
+        self._lock.release()
 
 
-def _wake_in_loop(wakers: list[LoopWaker]) -> None:
-    for waker in wakers:
-        waker.wake()
+def _withdraw(bucket: Bucket, call: Call, now: float) -> None:
+    bucket.withdraw(call)
+    bucket.cancel(call, now)
+
+
+def _lapse(bucket: Bucket, call: Call, _now: float) -> bool:
+    return bucket.lapse(call)
+
+
+_all: WeakSet[LockedBucket] = WeakSet()
+_listing = threading.Lock()
+_held: list[LockedBucket] = []
+
+
+def _before_fork() -> None:
+    """No step may be half done in the child."""
+    _listing.acquire()
+    _held[:] = _all
+    for bucket in _held:
+        bucket.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().after_fork_in_parent()
+    _listing.release()
+
+
+def _after_fork_in_child() -> None:
+    while _held:
+        _held.pop().after_fork_in_child()
+    _listing.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.backends.base import BaseBackend
-from adaptive_rate_limiter.backends.locked import LockedBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from adaptive_rate_limiter.backends.locked import LockedBucket
+
+__all__ = ["MemoryBackend"]
 
 
 class MemoryBackend(BaseBackend):
-    """The default: for one process, any number of threads and event loops."""
+    """The default: for one process, any number of threads and event loops.
+
+    Limiters that share one, under the same namespace, share buckets; the first to use a bucket states its
+    quotas and bounds.
+    """
 
     def __init__(self) -> None:
         self._buckets: dict[str, LockedBucket] = {}
-        self._lock = threading.Lock()
 
     def bucket(self, bucket_id: str, make: Callable[[], LockedBucket]) -> LockedBucket:
         found = self._buckets.get(bucket_id)
-        if found is None:
-            with self._lock:
-                found = self._buckets.get(bucket_id) or self._buckets.setdefault(bucket_id, make())
-        return found
+        return found if found is not None else self._buckets.setdefault(bucket_id, make())
 
     def buckets(self, prefix: str) -> list[LockedBucket]:
-        with self._lock:
-            return [bucket for key, bucket in self._buckets.items() if key.startswith(prefix)]
+        return [bucket for key, bucket in list(self._buckets.items()) if key.startswith(prefix)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from adaptive_rate_limiter.testing.clock import FakeClock
 from adaptive_rate_limiter.testing.gate import Gate, Rule, Strangers, Verdict
 from adaptive_rate_limiter.testing.limits import FixedWindow, Limit, SlidingWindow, TokenBucket
 
@@ -25,6 +26,7 @@ _EMULATOR = {"EmulatorStats", "Event", "ProviderEmulator", "RequestInfo", "ToolC
 __all__ = [
     "EmulatorStats",
     "Event",
+    "FakeClock",
     "FixedWindow",
     "Gate",
     "Limit",

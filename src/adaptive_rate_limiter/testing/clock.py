@@ -5,7 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["FakeClock"]
 
@@ -31,7 +34,7 @@ class FakeClock:
         self._now = start
         self._due: list[tuple[float, int, _FakeTimer]] = []
         self._order = itertools.count()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may come back within a call
 
     def now(self) -> float:
         return self._now
@@ -51,6 +54,8 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass. Callbacks see the instant at which they were due."""
+        if not seconds >= 0:
+            raise ValueError(f"time goes forward only, got {seconds!r}")
         end = self._now + seconds
         while (when := self.next_due()) is not None and when <= end:
             with self._lock:

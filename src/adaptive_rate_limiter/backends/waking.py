@@ -1,0 +1,69 @@
+"""How one caller waits, and how it is woken: a thread, or a coroutine of any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.queue import Call
+
+__all__ = ["LoopWaker", "ThreadWaker", "wake"]
+
+
+class ThreadWaker:
+    """Wakes one thread. A bare lock is a tenth of the size of a threading.Event."""
+
+    __slots__ = ("lock",)
+
+    loop = None
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def wait(self) -> None:
+        self.lock.acquire()
+
+    def wake(self) -> None:
+        self.lock.release()
+
+
+class LoopWaker:
+    """Wakes one coroutine, in whichever event loop it runs; the loop is known only while it waits."""
+
+    __slots__ = ("future", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
+
+    def wake(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+def wake(calls: list[Call]) -> list[Call]:
+    """Wake everyone, with one hand-over for each event loop. Returns those whose loop was closed over them."""
+    loops: dict[asyncio.AbstractEventLoop, list[Call]] = {}
+    for call in calls:
+        if call.wake.loop is None:
+            call.wake.wake()
+        else:
+            loops.setdefault(call.wake.loop, []).append(call)
+    return [call for loop, group in loops.items() if not _hand_over(loop, group) for call in group]
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> bool:
+    wakers = [call.wake for call in calls]
+    try:
+        loop.call_soon_threadsafe(_wake_in_loop, wakers)
+    except RuntimeError:  # the loop is closed
+        return False
+    return True
+
+
+def _wake_in_loop(wakers: list[LoopWaker]) -> None:
+    for waker in wakers:
+        waker.wake()

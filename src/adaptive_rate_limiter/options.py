@@ -1,0 +1,174 @@
+"""What a caller says of a call and of a limiter: checked, and turned into a `Call` of the core."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from adaptive_rate_limiter.core.estimate import guess_tokens
+from adaptive_rate_limiter.core.queue import Call
+from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Quota, quotas_from
+from adaptive_rate_limiter.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.bucket import Bucket
+    from adaptive_rate_limiter.core.quota import Cost
+
+__all__ = ["CallOptions"]
+
+
+class CallOptions(TypedDict, total=False):
+    """What may be said of a call; `Limiter.acquire` tells what each means."""
+
+    input_tokens: float | None
+    output_tokens: float | None
+    max_tokens: float | None
+    prompt: Any
+    units: Mapping[str, float] | None
+    tenant: str
+    priority: float
+    timeout: float | None
+    estimated: bool
+    route: Hashable
+
+
+def call_from(
+    core: Bucket,
+    now: float,
+    max_wait: float | None,
+    model: str | None,
+    tokens: float | None,
+    *,
+    input_tokens: float | None = None,
+    output_tokens: float | None = None,
+    max_tokens: float | None = None,
+    prompt: Any = None,
+    units: Mapping[str, float] | None = None,
+    tenant: str = "",
+    priority: float = 0,
+    timeout: float | None = None,
+    estimated: bool = False,
+    **unknown: object,
+) -> Call:
+    """The call that `core` is asked to admit. Raises ConfigurationError naming the argument and its value."""
+    if unknown:
+        raise unknown_argument("acquire", unknown, ("model", "tokens", *CallOptions.__annotations__))
+    if input_tokens is not None:
+        amount("input_tokens", input_tokens)
+    if output_tokens is not None:
+        amount("output_tokens", output_tokens)
+    if max_tokens is not None:
+        amount("max_tokens", max_tokens)
+    guessed = 0.0
+    if tokens is not None:
+        cost = _stated(amount("tokens", tokens), input_tokens, output_tokens)
+    elif estimated or prompt is not None or input_tokens is None or output_tokens is None:
+        if input_tokens is None:
+            guessed = 0.0 if prompt is None else guess_tokens(prompt, model)
+        elif estimated or prompt is not None:
+            guessed = input_tokens
+        cost = _expected(core, guessed, input_tokens, output_tokens, max_tokens)
+        estimated = estimated or prompt is not None or (output_tokens is None and max_tokens is None)
+    else:
+        cost = core.charging.hold(input_tokens, output_tokens, max_tokens)
+    if units:
+        cost = {**cost, **{unit: amount(f"units[{unit!r}]", value) for unit, value in units.items()}}
+    if tenant or priority:
+        _check_order(tenant, priority)
+    deadline = None if timeout is None and max_wait is None else _deadline(now, timeout, max_wait)
+    return Call(
+        cost, since=now, tenant=tenant, priority=priority, deadline=deadline, certain=not estimated,
+        guessed=guessed, max_tokens=max_tokens,
+    )  # fmt: skip
+
+
+def _expected(
+    core: Bucket,
+    guessed: float,
+    input_tokens: float | None,
+    output_tokens: float | None,
+    max_tokens: float | None,
+) -> Cost:
+    """What a call will probably cost, by what calls like it have cost; one of which nothing is said is one request."""
+    if guessed:
+        input_tokens = core.estimator.input_tokens(guessed)
+    if output_tokens is None:
+        known = input_tokens or max_tokens is not None
+        output_tokens = core.estimator.output_tokens(max_tokens) if known else 0.0
+    return core.charging.hold(input_tokens or 0.0, output_tokens, max_tokens)
+
+
+def _stated(tokens: float, input_tokens: float | None, output_tokens: float | None) -> Cost:
+    return {
+        REQUESTS: 1.0,
+        TOKENS: tokens,
+        INPUT_TOKENS: tokens if input_tokens is None else input_tokens,
+        OUTPUT_TOKENS: 0.0 if output_tokens is None else output_tokens,
+    }
+
+
+def _deadline(now: float, timeout: float | None, max_wait: float | None) -> float | None:
+    longest = math.inf if timeout is None else seconds("timeout", timeout)
+    if max_wait is not None and max_wait < longest:
+        longest = max_wait
+    return None if longest == math.inf else now + longest
+
+
+def _check_order(tenant: object, priority: object) -> None:
+    if not isinstance(tenant, str):
+        raise ConfigurationError(f"tenant must be a name, got {tenant!r}")
+    if isinstance(priority, bool) or not isinstance(priority, Real) or not abs(float(priority)) < math.inf:
+        raise ConfigurationError(f"priority must be a finite number, got {priority!r}")
+
+
+def amount(name: str, value: Any) -> float:
+    """`value`, if it is a finite number of at least 0."""
+    if type(value) in {int, float} and 0 <= value < math.inf:
+        return value  # type: ignore[no-any-return]  # it is one of the two
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise ConfigurationError(f"{name} must be a finite number of at least 0, got {value!r}")
+    return float(value)
+
+
+def seconds(name: str, value: Any) -> float:
+    """`value`, if it is a number of seconds of at least 0; inf means without bound."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0:
+        raise ConfigurationError(f"{name} must be seconds, at least 0, got {value!r}")
+    return float(value)
+
+
+def unknown_argument(who: str, given: Mapping[str, object], known: tuple[str, ...]) -> ConfigurationError:
+    name, value = next(iter(given.items()))
+    return ConfigurationError(f"{who} has no argument {name!r} (given {value!r}); it has {', '.join(known)}")
+
+
+def check_weights(weights: Any) -> dict[str, float]:
+    """Shares by tenant."""
+    if weights is None:
+        return {}
+    if not isinstance(weights, Mapping):
+        raise ConfigurationError(f"weights must map tenants to numbers, got {weights!r}")
+    for tenant, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 < float(weight) < math.inf:
+            raise ConfigurationError(f"weights[{tenant!r}] must be a positive number, got {weight!r}")
+    return dict(weights)
+
+
+def check_concurrency(most: Any) -> int | None:
+    """Calls in flight at once; None for any number."""
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, got {most!r}")
+    return most
+
+
+def quotas_by_model(quotas: Any) -> tuple[tuple[Quota, ...], dict[str, tuple[Quota, ...]]]:
+    """Quotas of every model, and of models by name."""
+    if isinstance(quotas, Mapping) and quotas and all(_is_quotas(value) for value in quotas.values()):
+        return (), {model: quotas_from(given) for model, given in quotas.items()}
+    return quotas_from(quotas), {}
+
+
+def _is_quotas(value: object) -> bool:
+    return isinstance(value, (Quota, Mapping, list, tuple))
