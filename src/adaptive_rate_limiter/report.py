@@ -84,7 +84,7 @@ def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
         paused_for=max(0.0, bucket.paused_until - now),
         eta=line_eta(bucket, now) - now if bucket.queue.count else 0.0,
         limits=tuple(limits),
-        account=bucket.account.report(bucket.ledger.gauges, bucket.ledger.spent, now),
+        account=bucket.account.report(bucket.ledger.gauges, now),
     )
 
 

@@ -1,17 +1,32 @@
-"""Where the time went, against the least that the limits would have allowed."""
+"""Where the time went, against the least that the limits would have allowed.
+
+A bucket neither creates nor hides units, so for every limit
+``elapsed = (demand - burst + overflow + left) / rate``: what lies above the lower bound is the refill that
+was lost while the bucket was full, and what is left of it at the end. Each moment of overflow belongs to
+what the line was waiting for at the time.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.gauge import Gauge
+from adaptive_rate_limiter.core.levels import BucketLevel
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.gauge import Gauge
+
+NOBODY = "empty queue"
 
 
 @dataclass(frozen=True, slots=True)
 class AccountReport:
-    """`elapsed` seconds were taken for work that needed at least `lower_bound`.
+    """`elapsed` seconds were taken for work that needed at least `lower_bound` of the limit on `binding`.
 
-    `share` is lower_bound / elapsed, at most 1. `waited` tells how long each reason held the queue back.
+    `share` is lower_bound / elapsed, at most 1. `waited` tells how long each reason held the line back.
+    Of the binding limit, if it is a token bucket: `lost` tells the seconds of refill that overflowed, by
+    cause, and `left` the seconds of refill that were not used in the end.
     """
 
     elapsed: float
@@ -19,18 +34,33 @@ class AccountReport:
     share: float
     binding: str | None
     waited: dict[str, float] = field(default_factory=dict)
+    lost: dict[str, float] = field(default_factory=dict)
+    left: float = 0.0
+
+    def __str__(self) -> str:
+        if not self.lower_bound:
+            return "no limit was reached"
+        parts = [f"{self.share:.0%} of what the limits allowed; {self.binding} bound"]
+        parts += [
+            f"{seconds / self.elapsed:.1%} lost to {cause}" for cause, seconds in self.lost.items() if seconds
+        ]
+        if self.left:
+            parts.append(f"{self.left / self.elapsed:.1%} left unused")
+        return "; ".join(parts)
 
 
 class Account:
-    """Adds up, for one bucket, what was asked of each limit and what the line waited for."""
+    """Adds up, for one bucket, what the line waited for and what each limit lost meanwhile."""
 
-    __slots__ = ("admitted", "at", "last", "reason", "refused", "started_at", "waited")
+    __slots__ = ("admitted", "at", "last", "lost", "reason", "refused", "seen", "started_at", "waited")
 
     def __init__(self) -> None:
         self.started_at: float | None = None
         self.last = self.at = 0.0
         self.reason: str | None = None
         self.waited: dict[str, float] = {}
+        self.lost: dict[str, dict[str, float]] = {}  # unit -> cause -> units that overflowed
+        self.seen: dict[int, float] = {}  # gauge -> its overflow when it was last looked at
         self.admitted = 0
         self.refused = 0
 
@@ -40,29 +70,62 @@ class Account:
         self.last = now
         self.admitted += 1
 
-    def hold_back(self, reason: str | None, now: float) -> None:
+    def hold_back(self, reason: str | None, gauges: list[Gauge], now: float) -> None:
         """From `now` on the line waits for `reason` (None: nobody waits)."""
         if self.reason is not None:
             self.waited[self.reason] = self.waited.get(self.reason, 0.0) + now - self.at
+        for gauge in gauges:
+            self._count_overflow(gauge, now)
         self.reason, self.at = reason, now
 
-    def report(self, gauges: list[Gauge], spent: dict[str, float], now: float) -> AccountReport:
-        """T* = max over limits of (demand - burst) / rate; ALGORITHMS of the design call it the lower bound."""
-        self.hold_back(self.reason, now)
+    def _count_overflow(self, gauge: Gauge, now: float) -> None:
+        level = gauge.active[0]
+        if not isinstance(level, BucketLevel):
+            return
+        level.available(now)
+        overflow = level.lost - self.seen.get(id(level), 0.0)
+        self.seen[id(level)] = level.lost
+        if overflow > 0 and self.started_at is not None:
+            causes = self.lost.setdefault(gauge.unit, {})
+            cause = self.reason or NOBODY
+            causes[cause] = causes.get(cause, 0.0) + overflow
+
+    def report(self, gauges: list[Gauge], now: float) -> AccountReport:
+        """The account until `now`, or until the last admission if nobody waits."""
+        self.hold_back(self.reason, gauges, now)
         if self.started_at is None:
             return AccountReport(0.0, 0.0, 1.0, None)
         elapsed = (now if self.reason else self.last) - self.started_at
         bound, binding = 0.0, None
         for gauge in gauges:
-            needed = lower_bound(gauge, spent.get(gauge.unit, 0.0))
+            needed = lower_bound(gauge, gauge.models[0].taken)
             if needed > bound:
-                bound, binding = needed, gauge.unit
+                bound, binding = needed, gauge
         share = min(1.0, bound / elapsed) if elapsed > 0 else 1.0
-        return AccountReport(elapsed, bound, share, binding, dict(self.waited))
+        if binding is None:
+            return AccountReport(elapsed, bound, share, None, dict(self.waited))
+        lost, left = self._refill_unused(binding, elapsed, bound)
+        return AccountReport(elapsed, bound, share, binding.unit, dict(self.waited), lost, left)
+
+    def _refill_unused(self, gauge: Gauge, elapsed: float, bound: float) -> tuple[dict[str, float], float]:
+        """Seconds of refill that overflowed, by cause, and that were left: together what is above the bound."""
+        if not isinstance(gauge.active[0], BucketLevel):
+            return {}, 0.0
+        above = max(0.0, elapsed - bound)
+        lost = {cause: units / gauge.rate for cause, units in self.lost.get(gauge.unit, {}).items()}
+        total = math.fsum(lost.values())
+        if total > above:  # since the last admission nobody wanted it: that is no loss
+            lost = {cause: seconds * above / total for cause, seconds in lost.items()}
+            total = above
+        return lost, above - total
 
 
 def lower_bound(gauge: Gauge, demand: float) -> float:
-    """The least time in which one limit lets `demand` begin, from a full start."""
+    """The least seconds in which one limit lets `demand` begin, from a full start.
+
+    A bucket of depth b refilled at rate r: (demand - b) / r. Windows of L units: all but the first
+    of ceil(demand / L) have to be waited for.
+    """
     if gauge.algorithm == "token_bucket":
         return max(0.0, (demand - gauge.capacity) / gauge.rate)
-    return max(0.0, -(-demand // gauge.limit) - 1) * gauge.window
+    return max(0.0, math.ceil(demand / gauge.limit) - 1) * gauge.window

@@ -119,7 +119,7 @@ class Bucket:
                 call.reason = wait.limit
                 self.wait, wake_at = wait, min(wake_at, wait.until)
                 break
-        self.account.hold_back(self.wait.limit if self.wait else None, now)
+        self.account.hold_back(self.wait.limit if self.wait else None, self.ledger.gauges, now)
         self.wake_at = wake_at
         return done
 
