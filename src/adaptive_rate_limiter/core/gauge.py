@@ -30,7 +30,7 @@ class Gauge:
     """One limit on one unit, and how much of it is left. `source` is "stated" or "told"."""
 
     __slots__ = (
-        "active", "floor_at", "floor_share", "limit", "lows", "models", "newest", "readings", "scope", "scores",
+        "active", "depth_vote", "floor_at", "floor_share", "limit", "lows", "models", "newest", "readings", "scope", "scores",
         "source", "told_by", "unit", "vote", "window", "window_end",
     )  # fmt: skip
 
@@ -49,6 +49,7 @@ class Gauge:
         self.readings = 0
         self.floor_share = 0.0
         self.floor_at = 0.0
+        self.depth_vote: tuple[float, float] | None = None  # another depth, and remaining when it was told
         self.vote: tuple[float, float | None] | None = None  # another window that the last reading told
         self.window_end: tuple[float, float] | None = None  # earliest and latest instant told for it
 
@@ -81,8 +82,7 @@ class Gauge:
     @property
     def capacity(self) -> float:
         """The largest amount that can ever be there at once."""
-        first = self.active[0]
-        return first.burst if isinstance(first, BucketLevel) else first.limit
+        return self.active[0].capacity
 
     @property
     def algorithm(self) -> str:
@@ -162,6 +162,7 @@ class Gauge:
         self.readings += 1
         if newest:
             self._resize(reading, now)
+            self._fit_depth(reading, now)
         remaining = reading.remaining
         if remaining is None:
             return
@@ -185,6 +186,25 @@ class Gauge:
             for level in self.models:
                 level.resize(limit, window, now)
             self.limit, self.window = limit, window
+
+    def _fit_depth(self, reading: QuotaReading, now: float) -> None:
+        """A bucket that is full after `reset` holds what is there and what flows in until then.
+
+        Where that is less than the limit, and the same at different levels, the bucket is less deep.
+        """
+        bucket, remaining, reset_after = self.models[0], reading.remaining, reading.reset_after
+        if not isinstance(bucket, BucketLevel) or remaining is None or not reset_after:
+            return
+        depth = remaining + reset_after * self.rate
+        if depth > 0.9 * self.limit or abs(depth - bucket.burst) <= 1 + 0.02 * depth:
+            self.depth_vote = None
+        elif self.depth_vote is None or abs(self.depth_vote[0] - depth) > 1 + 0.02 * depth:
+            self.depth_vote = (depth, remaining)
+        elif abs(self.depth_vote[1] - remaining) > 0.1 * depth:
+            bucket.deepen(self.depth_vote[0], now)
+            self.scores[0] = max(self.scores)  # it was judged by another depth
+            self.depth_vote = None
+            self._choose()
 
     def _window_by_vote(self, reading: QuotaReading) -> float:
         """Another window, once readings at different levels agree on it: one may come out so by chance.
@@ -317,7 +337,7 @@ class Gauge:
         self, reading: QuotaReading, reset_after: float, grain: float, sent_at: float, returned: float, now: float
     ) -> tuple[float, float, float]:
         """How well bucket, fixed window and sliding window foresaw the reset."""
-        used = self.limit - (reading.remaining or 0.0)
+        used = self.models[0].capacity - (reading.remaining or 0.0)
         blur = (1.0 if reset_after == int(reset_after) else 0.1) + 0.02 * reset_after
         full_in = used / self.rate
         slack = blur + grain / self.rate

@@ -25,6 +25,8 @@ class Level(Protocol):
     taken: float
     initial: float
 
+    @property
+    def capacity(self) -> float: ...
     def available(self, now: float) -> float: ...
     def take(self, amount: float, now: float) -> None: ...
     def give(self, amount: float, now: float, taken_at: float) -> None: ...
@@ -101,6 +103,16 @@ class BucketLevel:
             self.value -= spilt
             self.taken_full = None
 
+    @property
+    def capacity(self) -> float:
+        return self.burst
+
+    def deepen(self, burst: float, now: float) -> None:
+        """Change how much it holds; what was used stays used."""
+        used = self.burst - self.available(now)
+        self.burst = burst
+        self.correct(burst - used, now)
+
     def resize(self, limit: float, window: float, now: float) -> None:
         """Change the limit in either direction; what was used stays used."""
         used = self.burst - self.available(now)
@@ -134,6 +146,10 @@ class WindowLevel:
             self.used = 0.0
             self.ends_at = math.inf
         return self.limit - self.used
+
+    @property
+    def capacity(self) -> float:
+        return self.limit
 
     def opened_at(self, now: float) -> float:
         """When the window that is open at `now` began; never, if none is."""
@@ -210,6 +226,10 @@ class SlidingLevel:
         self.at = now
         self.initial = limit
         self.refilled = self.corrected = self.lost = self.taken = 0.0
+
+    @property
+    def capacity(self) -> float:
+        return self.limit
 
     def returns_at(self, key: int) -> float:
         return (key + 1) * self.width + self.window
