@@ -29,7 +29,7 @@ EVEN = 0.25  # the same of any other
 LIKELY = 0.75  # the same once the budget is spent
 GAP_FIRST, GAP_MOST = 0.7, 360.0  # seconds from one experiment to the next; doubled when one fails
 REST = 0.3  # seconds of silence after a refusal
-RAISED = 3  # experiments in a row that passed against all expectation: the limit was raised
+SURE = 8  # experiments in a row that passed, after which more are made at once
 SLOWEST = 60.0  # seconds after which a call is risked whatever is believed: nothing waits for ever
 UNIT_PRIORS = {REQUESTS: 0.7, TOKENS: 0.3, INPUT_TOKENS: 0.3}
 
@@ -125,8 +125,8 @@ class Discovery:
         chance = self._chance(cost, now)
         doubtful = [trial for trial in self.pending if trial.experiment and trial.passed is None]
         affordable = BUDGET * (self.sends + waiting) - self.refusals - len(doubtful)
-        together = 2 if chance >= 2 * EVEN and affordable >= 1 else 1
-        if doubtful:  # apart, so that their order is known
+        together = 2 + self.raised // SURE if chance >= 2 * EVEN and affordable >= 1 else 1
+        if doubtful and self.raised < SURE:  # apart, so that their order is known
             start = max(start, doubtful[-1].sent_at + 1.2 * JITTER)
         if len(doubtful) >= together:
             start = max(start, doubtful[-together].sent_at + self.settled)
@@ -238,6 +238,7 @@ class Discovery:
         self._normalize()
         if passed and trial.experiment:
             self.gap = GAP_FIRST
+            self.raised += 1
 
     def _close(self, refused: Trial, unit: str) -> float:
         total = 0.0

@@ -109,7 +109,7 @@ class Family(ABC):
         if needed > self.low:
             self.low = needed
             if self.high <= needed:
-                self.high = needed * (1 + GRACE) + amount
+                self.high = needed * (1 + 0.1) + amount
 
     def refused(self, history: History, amount: float, at: float) -> None:
         needed = self.needed(history, amount, at)[1]
