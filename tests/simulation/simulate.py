@@ -111,8 +111,7 @@ def run(
 
     tries_left: dict[int, int] = {}
 
-    def submit(cost, left, now):
-        call = Call(cost, since=now)
+    def submit(call, left, now):
         tries_left[id(call)] = left
         keep.append(call)
         bucket.submit(call, now)
@@ -129,7 +128,7 @@ def run(
 
     keep: list[Call] = []
     for index, cost in enumerate(costs):
-        push(arrivals(index), "submit", cost, tries)
+        push(arrivals(index), "submit", Call(cost, since=arrivals(index)), tries)
     woken = math.inf
     while events:
         now, _, what, payload = heapq.heappop(events)
@@ -165,7 +164,7 @@ def run(
             bucket.observe(call, info, now)
             if left > 1:
                 pause = info.refusal.retry_after or 0.5 * rng.uniform(0.75, 1)
-                push(now + pause, "submit", call.cost, left - 1)
+                push(now + pause, "submit", call.again(), left - 1)  # it keeps its place by age
             else:
                 outcome.lost += 1
         for call in bucket.dispatch(now):
