@@ -1,7 +1,8 @@
 import httpx
 import pytest
-from langchain_adaptive_rate_limiter import AdaptiveLimiter
 from langchain_openai import ChatOpenAI
+
+from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
 
 @pytest.fixture

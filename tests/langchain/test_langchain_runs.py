@@ -6,13 +6,14 @@ from typing import Any
 
 import httpx
 import pytest
-from adaptive_rate_limiter.core.estimate import Estimator
-from langchain_adaptive_rate_limiter import AdaptiveLimiter
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import ChatResult
+
+from adaptive_rate_limiter.core.estimate import Estimator
+from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unexpected type for token usage:UserWarning")
 PLENTY = {"requests_per_minute": 10_000, "tokens_per_minute": 10_000_000, "algorithm": "fixed_window"}
@@ -144,13 +145,11 @@ def test_nothing_leaks_into_what_is_called_while_a_stream_is_read(lab, client, l
     """Other models, and other requests, in the body of `for chunk in llm.stream()`."""
     emulator, other = lab.provider(**PLENTY), lab.provider(requests_per_minute=5)
     stranger = lab.chat(other, client, None, model="stranger")
-    seen = 0
-    for _ in lab.chat(emulator, client, limiter).stream("hello"):
+    for seen, _ in enumerate(lab.chat(emulator, client, limiter).stream("hello")):
         if not seen:
             stranger.invoke("one")
             httpx.post(other.base_url + "/embeddings", json={"model": "e", "input": "x"})
             lab.chat(emulator, client, None).invoke("the same host, without a limiter")
-        seen += 1
     assert [bucket.bucket_id for bucket in limiter.limiter.snapshot().buckets] == ["default/gpt-4o"]
     assert (bucket_of().admitted, bucket_of().in_flight) == (1, 0)
     assert (emulator.stats().requests, other.stats().requests) == (2, 2)
@@ -226,7 +225,9 @@ async def test_a_wait_is_told_to_async_handlers(form, kind, lab, async_client):
     if form == "astream":
         [chunk async for chunk in llm.astream("second", config)]
     else:
-        await (llm if form == "ainvoke" else llm | (lambda message: message.content)).ainvoke("second", config)
+        await (llm if form == "ainvoke" else llm | (lambda message: message.content)).ainvoke(
+            "second", config
+        )
     _a_wait(heard)
 
 

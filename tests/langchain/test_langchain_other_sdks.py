@@ -1,0 +1,214 @@
+"""Models whose SDK uses neither httpx nor httpx2: limits from response metadata, refusals from errors."""
+
+import json
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel, FakeListLLM
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
+
+from adaptive_rate_limiter import Limiter
+from langchain_adaptive_rate_limiter import AdaptiveCallbackHandler, AdaptiveLimiter
+from langchain_adaptive_rate_limiter.responses import error_response, headers_of_message, usage_of_result
+
+
+class StatusError(Exception):
+    """As SDKs raise it: the response hangs on it."""
+
+    def __init__(self, status, headers, text):
+        super().__init__(f"{status}: {text}")
+        self.status_code = status
+        self.response = SimpleNamespace(status_code=status, headers=headers, text=text)
+
+
+class BotoError(Exception):
+    """As botocore raises it: the response is a dictionary."""
+
+    def __init__(self, status, headers, text):
+        super().__init__(text)
+        self.response = {
+            "Error": {
+                "Code": "ThrottlingException",
+                "Message": "Too many requests, please wait before trying again.",
+            },
+            "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
+        }
+
+
+class UrllibChat(BaseChatModel):
+    """A chat model that talks HTTP by urllib."""
+
+    url: str
+    model: str = "plain"
+    boto: bool = False
+
+    @property
+    def _llm_type(self):
+        return "urllib"
+
+    def _get_ls_params(self, stop=None, **kwargs):
+        return {
+            "ls_provider": "urllib",
+            "ls_model_name": self.model,
+            "ls_model_type": "chat",
+            "ls_max_tokens": 20,
+        }
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        content = {
+            "model": self.model,
+            "max_tokens": 20,
+            "messages": [{"role": "user", "content": messages[0].content}],
+        }
+        request = urllib.request.Request(
+            self.url + "/chat/completions", json.dumps(content).encode(), {"content-type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                headers, body = dict(response.headers), json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                kind = BotoError if self.boto else StatusError
+                raise kind(error.code, dict(error.headers), error.read().decode()) from error
+        metadata = {"ResponseMetadata": {"HTTPHeaders": headers}} if self.boto else {"headers": headers}
+        message = AIMessage(body["choices"][0]["message"]["content"], response_metadata=metadata)
+        return ChatResult(
+            generations=[ChatGeneration(message=message)], llm_output={"token_usage": body["usage"]}
+        )
+
+
+PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
+
+
+@pytest.mark.parametrize("boto", [False, True])
+def test_limits_come_from_response_metadata(boto, lab, limiter, bucket_of):
+    emulator = lab.provider(**PLENTY)
+    UrllibChat(url=emulator.base_url, boto=boto, rate_limiter=limiter).invoke("hello")
+    told = {limit.unit: limit.limit for limit in bucket_of("plain").limits}
+    assert told == {"requests": 1000, "tokens": 100_000}
+    assert bucket_of().in_flight == 0
+
+
+@pytest.mark.parametrize("boto", [False, True])
+def test_refusals_come_from_the_error(boto, lab, limiter, bucket_of):
+    emulator = lab.provider("ietf", requests_per_minute=1, window=1.0, latency=0.0)
+    UrllibChat(url=emulator.base_url).invoke("takes the limit without telling")
+    llm = UrllibChat(url=emulator.base_url, boto=boto, rate_limiter=limiter)
+    with pytest.raises(BotoError if boto else StatusError):
+        llm.invoke("refused")
+    assert (bucket_of().refused, bucket_of().in_flight) == (1, 0)
+    assert llm.with_retry(retry_if_exception_type=(StatusError, BotoError)).invoke("hello").content
+    assert emulator.stats().refused == 1
+
+
+def test_without_observation_httpx_is_left_alone(lab, client):
+    emulator = lab.provider(**PLENTY)
+    limiter = AdaptiveLimiter(observe_http=False)
+    lab.chat(emulator, client, limiter, include_response_headers=True).invoke("hello")
+    (bucket,) = limiter.limiter.snapshot().buckets
+    assert {limit.unit for limit in bucket.limits} == {"requests", "tokens"}
+
+
+def test_a_watching_handler_counts_and_holds_nobody_back(lab, client):
+    emulator = lab.provider(**PLENTY)
+    watching = AdaptiveCallbackHandler(Limiter(quotas=[{"unit": "requests", "limit": 1, "window": 3600}]))
+    llm = lab.chat(emulator, client, None, include_response_headers=True)
+    for _ in range(3):
+        llm.invoke("hello", {"callbacks": [watching]})
+    list(llm.stream("hello", {"callbacks": [watching]}))
+    (bucket,) = watching.limiter.snapshot().buckets
+    assert (bucket.admitted, bucket.in_flight) == (4, 0)
+    assert {limit.unit for limit in bucket.limits if limit.source == "told"} == {"requests", "tokens"}
+
+
+def test_a_watching_handler_sees_refusals(lab, client):
+    emulator = lab.provider("ietf", requests_per_minute=1)
+    watching = AdaptiveCallbackHandler()
+    llm = lab.chat(emulator, client, None, max_retries=0, callbacks=[watching])
+    llm.invoke("hello")
+    with pytest.raises(Exception, match="429"):
+        llm.invoke("hello")
+    (bucket,) = watching.limiter.snapshot().buckets
+    assert (bucket.admitted, bucket.refused, bucket.in_flight) == (2, 1, 0)
+
+
+def test_a_watching_handler_counts_completion_models_too():
+    watching = AdaptiveCallbackHandler()
+    FakeListLLM(responses=["one", "two"]).generate(["a", "b"], callbacks=[watching])
+    (bucket,) = watching.limiter.snapshot().buckets
+    assert (bucket.admitted, bucket.in_flight) == (2, 0)
+
+
+async def test_a_watching_handler_counts_async_calls(lab, async_client):
+    emulator = lab.provider(**PLENTY)
+    watching = AdaptiveCallbackHandler()
+    await lab.chat(emulator, async_client, None).abatch(["a", "b", "c"], {"callbacks": [watching]})
+    (bucket,) = watching.limiter.snapshot().buckets
+    assert (bucket.admitted, bucket.in_flight) == (3, 0)
+
+
+def test_a_handler_that_fails_harms_no_call(lab, client):
+    class Failing(BaseCallbackHandler):
+        def on_custom_event(self, *_, **__):
+            raise ValueError
+
+    emulator = lab.provider(headers=False)
+    limiter = AdaptiveLimiter(quotas=[{"unit": "requests", "limit": 1, "window": 0.2}])
+    llm = lab.chat(emulator, client, limiter)
+    for _ in range(2):
+        assert llm.invoke("hello", {"callbacks": [Failing()]}).content
+
+
+class GrpcError(Exception):
+    def __init__(self, number):
+        super().__init__("grpc")
+        self.number = number
+
+    def code(self):
+        return SimpleNamespace(value=(self.number, "words"))
+
+
+def _with(**fields):
+    error = Exception("words")
+    vars(error).update(fields)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "headers", "body"),
+    [
+        (StatusError(429, {"a": "1"}, "text"), 429, {"a": "1"}, "text"),
+        (_with(status_code=503), 503, None, "words"),
+        (_with(code=429, headers={"retry-after": "2"}), 429, {"retry-after": "2"}, "words"),
+        (_with(http_status=429, body={"error": "x"}), 429, None, {"error": "x"}),
+        (_with(status=529), 529, None, "words"),
+        (_with(code="rate_limit_exceeded"), None, None, "words"),
+        (_with(status_code=True), None, None, "words"),
+        (GrpcError(8), 429, None, "grpc"),
+        (GrpcError(14), 503, None, "grpc"),
+        (GrpcError(3), None, None, "grpc"),
+        (ValueError("no response"), None, None, "no response"),
+    ],
+)
+def test_errors_of_many_shapes(error, status, headers, body):
+    assert error_response(error) == (status, headers, body)
+
+
+def test_botocores_error():
+    status, headers, body = error_response(BotoError(429, {"x": "1"}, "slow down"))
+    assert (status, headers) == (429, {"x": "1"})
+    assert body["Error"]["Code"] == "ThrottlingException"
+
+
+def test_a_result_may_tell_usage_in_several_words():
+    assert usage_of_result(LLMResult(generations=[], llm_output=None)) is None
+    assert usage_of_result(LLMResult(generations=[], llm_output={"token_usage": {}})) is None
+    told = usage_of_result(
+        LLMResult(generations=[], llm_output={"usage": {"input_tokens": 3, "output_tokens": 4}})
+    )
+    assert told == {"input_tokens": 3, "output_tokens": 4, "tokens": None}
+    assert headers_of_message(AIMessage("hello")) is None
