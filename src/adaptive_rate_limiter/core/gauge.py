@@ -317,7 +317,7 @@ class Gauge:
         for level in self.models:
             left = 0.7 * amount
             if retry_after is not None and isinstance(level, BucketLevel):
-                left = min(left, amount - retry_after * self.rate)
+                left = min(left, max(-self.limit, amount - retry_after * self.rate))
             level.correct(min(level.available(now), left), now)
 
     def _fit_of_level(  # noqa: PLR0917

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.types import QuotaReading, Refusal
 
 RECENT = 1024  # holds remembered for a limit that is told for the first time
+TINY, HUGE = 1e-3, 1e12  # limits beyond are no limits
 MINUTE = 60.0  # what a limit counts in where neither header nor arithmetic says so
 
 
@@ -178,7 +179,7 @@ class Ledger:
 
     def read(self, readings: Iterable[QuotaReading], hold: Hold, now: float) -> None:
         """Take in the limits that the reply to `hold` told. What a partial set leaves out is kept."""
-        readings = tuple(readings)
+        readings = tuple(reading for reading in readings if _plausible(reading))
         for reading in readings:
             gauge = self._gauge_for(reading, readings) or self._new_gauge(reading, now)
             if gauge is not None:
@@ -214,8 +215,8 @@ class Ledger:
         return told[0] if told else None
 
     def _new_gauge(self, reading: QuotaReading, now: float) -> Gauge | None:
-        limit = reading.limit or reading.remaining
-        if not limit:
+        limit = reading.limit or reading.remaining or 0.0
+        if limit < TINY:
             return None
         window = inferred_window(reading) or MINUTE
         lately = [hold for hold in self.recent if hold.at > now - window and reading.unit in hold.cost]
@@ -255,6 +256,14 @@ class Ledger:
         """The largest part of any limit that `cost` takes (its dominant share)."""
         shares = [cost[gauge.unit] / gauge.limit for gauge in self.gauges if gauge.unit in cost]
         return max(shares, default=cost.get(REQUESTS, 1.0))
+
+
+def _plausible(reading: QuotaReading) -> bool:
+    """Whether arithmetic with it can be trusted: a limit near zero makes waits endless."""
+    figures = (reading.limit, reading.window)
+    return all(figure is None or TINY <= figure <= HUGE for figure in figures) and all(
+        figure is None or 0 <= figure <= HUGE for figure in (reading.remaining, reading.reset_after)
+    )
 
 
 def _eta(gauge: Gauge, amount: float, now: float) -> float:
