@@ -1,0 +1,139 @@
+"""What headers teach: the order they count in, what they may undo, and which way of counting they betray."""
+
+import pytest
+
+from adaptive_rate_limiter.core.gauge import inferred_window
+from adaptive_rate_limiter.core.ledger import Ledger
+from adaptive_rate_limiter.types import QuotaReading, Refusal, RefusalKind
+from tests.simulation.scenarios import limit_of, requests
+from tests.simulation.simulate import Provider, run
+
+ONE = {"requests": 1.0}
+
+
+def told(remaining, reset=None, limit=100.0):
+    return (QuotaReading("requests", limit, remaining, reset),)
+
+
+def reply(ledger, hold, now, remaining, reset=None, limit=100.0):
+    ledger.arrived(hold, now)
+    ledger.read(told(remaining, reset, limit), hold, now)
+    ledger.settle(hold, ONE, now)
+
+
+def left(ledger, now):
+    return ledger.gauges[0].available(now)
+
+
+def test_the_first_header_counts_all_that_is_in_flight():
+    ledger = Ledger()
+    holds = [ledger.reserve(ONE, 0.0) for _ in range(10)]
+    reply(ledger, holds[0], 1.0, 50.0)
+    assert left(ledger, 1.0) <= 41.0
+
+
+def test_a_late_header_never_undoes_newer_knowledge():
+    ledger = Ledger()
+    holds = [ledger.reserve(ONE, 0.0) for _ in range(3)]
+    reply(ledger, holds[0], 0.5, 99.0)
+    reply(ledger, holds[2], 1.0, 5.0)
+    before = left(ledger, 1.0)
+    reply(ledger, holds[1], 1.0, 98.0, limit=500.0)
+    assert left(ledger, 1.0) <= before + 1.0
+    assert ledger.gauges[0].limit == 100.0
+
+
+def test_down_at_once_and_up_slowly_where_strangers_were_seen():
+    ledger = Ledger()
+    reply(ledger, ledger.reserve(ONE, 0.0), 0.1, 99.0)
+    reply(ledger, ledger.reserve(ONE, 0.2), 0.3, 40.0)
+    low = left(ledger, 0.3)
+    assert low <= 40.0
+    assert ledger.gauges[0].floor(0.3) > 1.0
+    reply(ledger, ledger.reserve(ONE, 0.4), 0.5, 90.0)
+    assert low - 2 <= left(ledger, 0.5) < 50.0
+
+
+def test_the_floor_for_strangers_fades():
+    ledger = Ledger()
+    reply(ledger, ledger.reserve(ONE, 0.0), 0.1, 99.0)
+    reply(ledger, ledger.reserve(ONE, 0.2), 0.3, 40.0)
+    gauge = ledger.gauges[0]
+    assert gauge.floor(60.3) == pytest.approx(gauge.floor(0.3) / 2, rel=0.2)
+
+
+def test_without_strangers_a_surplus_is_believed_at_once():
+    ledger = Ledger()
+    hold = ledger.reserve({"tokens": 90.0}, 0.0)
+    ledger.read((QuotaReading("tokens", 100.0, 10.0),), hold, 0.1)
+    ledger.settle(hold, {"tokens": 90.0}, 0.1)
+    second = ledger.reserve({"tokens": 5.0}, 0.2)
+    ledger.read((QuotaReading("tokens", 100.0, 80.0),), second, 0.3)
+    ledger.read((QuotaReading("tokens", 100.0, 80.0),), ledger.reserve({"tokens": 1.0}, 0.4), 0.5)
+    assert left(ledger, 0.5) > 5.0
+
+
+def test_limits_are_accepted_in_both_directions():
+    ledger = Ledger()
+    reply(ledger, ledger.reserve(ONE, 0.0), 0.1, 99.0)
+    reply(ledger, ledger.reserve(ONE, 0.2), 0.3, 30.0, limit=40.0)
+    assert ledger.gauges[0].limit == 40.0
+    reply(ledger, ledger.reserve(ONE, 0.4), 0.5, 380.0, limit=400.0)
+    assert ledger.gauges[0].limit == 400.0
+
+
+def test_remaining_above_the_believed_limit_raises_it():
+    ledger = Ledger()
+    ledger.read((QuotaReading("requests", None, 10.0),), ledger.reserve(ONE, 0.0), 0.1)
+    ledger.read((QuotaReading("requests", None, 25.0),), ledger.reserve(ONE, 0.2), 0.3)
+    assert ledger.gauges[0].limit == 25.0
+
+
+def test_a_refusal_beyond_all_expectation_is_a_stranger():
+    ledger = Ledger()
+    reply(ledger, ledger.reserve(ONE, 0.0), 0.1, 99.0)
+    reply(ledger, ledger.reserve(ONE, 0.1), 0.2, 98.0)
+    hold = ledger.reserve(ONE, 0.2)
+    ledger.refuse(hold, 0.3, counts=False)
+    assert ledger.empty(Refusal(RefusalKind.RATE_LIMIT, 3.0), ONE, 0.3)
+    gauge = ledger.gauges[0]
+    assert gauge.available(0.3) < 1.0
+    assert gauge.floor(0.3) > 1.0
+
+
+@pytest.mark.parametrize(
+    ("triple", "window"),
+    [
+        ((3500, 3499, 0.017), 60.0),  # OpenAI, as recorded
+        ((5000, 4999, 0.012), 60.0),
+        ((160000, 159976, 0.009), 60.0),
+        ((14400, 14390, 59.9), 86400.0),
+        ((100, 50, 17.3), None),  # no window that providers use
+        ((100, 100, 0.0), None),
+    ],
+)
+def test_a_buckets_triple_betrays_its_window(triple, window):
+    limit, remaining, reset = triple
+    assert inferred_window(QuotaReading("requests", limit, remaining, reset)) == window
+
+
+def test_a_told_window_is_taken_where_arithmetic_says_nothing():
+    assert inferred_window(QuotaReading("requests", 100, 50, 17.3, 3600.0)) == 3600.0
+
+
+@pytest.mark.parametrize("latency", [0.05, 1.0])
+@pytest.mark.parametrize(
+    ("algorithm", "name"), [("bucket", "token_bucket"), ("aligned", "fixed_window"), ("sliding", "sliding_window")]
+)
+def test_the_way_of_counting_is_named(algorithm, name, latency):
+    provider = Provider({"requests": limit_of(algorithm, 120)})
+    outcome = run(provider, requests(300), latency=lambda rng: latency, arrivals=lambda index: index * 0.4)
+    assert outcome.refused <= 1
+    assert outcome.bucket.ledger.gauges[0].algorithm == name
+
+
+def test_a_bucket_less_deep_than_its_limit_is_found_out():
+    provider = Provider({"requests": limit_of("bucket", 300, depth=10.0)})
+    outcome = run(provider, requests(300), latency=lambda rng: 0.05)
+    assert outcome.refused_share <= 0.01
+    assert outcome.bucket.ledger.gauges[0].capacity == pytest.approx(50.0, rel=0.05)
