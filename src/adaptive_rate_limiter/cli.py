@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from adaptive_rate_limiter.core.quota import ALGORITHMS
 from adaptive_rate_limiter.limiter import Limiter
 from adaptive_rate_limiter.providers import parse_response
 
@@ -61,7 +62,7 @@ def _add_emulate(commands: Any) -> None:
         "--provider", default="openai", help="openai, azure, anthropic, groq, ietf or headerless"
     )
     emulate.add_argument(
-        "--algorithm", default="token_bucket", help="token_bucket, fixed_window or sliding_window"
+        "--algorithm", choices=ALGORITHMS, default=ALGORITHMS[0], help="how it counts (default: %(default)s)"
     )
     emulate.add_argument("--requests-per-minute", type=_positive)
     emulate.add_argument("--tokens-per-minute", type=_positive)
@@ -122,12 +123,12 @@ def _emulate(options: argparse.Namespace) -> int:
     }  # fmt: skip
     try:
         emulator = ProviderEmulator(options.provider, **settings)
-    except ValueError as error:
+        emulator.run(
+            lambda running: print(f"{options.provider} at {running.base_url} - stop with Ctrl-C", flush=True)
+        )
+    except (ValueError, OSError) as error:  # a word that it does not know, a port that is taken
         print(f"adaptive-rate-limiter emulate: {error}", file=sys.stderr)
         return 2
-    emulator.run(
-        lambda running: print(f"{options.provider} at {running.base_url} - stop with Ctrl-C", flush=True)
-    )
     return 0
 
 

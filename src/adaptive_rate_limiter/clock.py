@@ -6,6 +6,7 @@ import heapq
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -69,11 +70,11 @@ class _TimerThread:
                 self._starting.release()
 
     def _start(self) -> None:
-        if self._started:
+        if self._started or sys.is_finalizing():
             return
         self._started = True
         thread = threading.Thread(target=self._run, name="adaptive-rate-limiter-timer", daemon=True)
-        with suppress(RuntimeError):  # the interpreter is on its way out: nobody waits any more
+        with suppress(RuntimeError):  # the interpreter is about to end: nobody waits any more
             thread.start()
 
     def _run(self) -> None:

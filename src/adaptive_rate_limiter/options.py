@@ -40,6 +40,7 @@ def call_from(
     max_wait: float | None,
     model: str | None,
     tokens: float | None,
+    /,
     *,
     input_tokens: float | None = None,
     output_tokens: float | None = None,

@@ -150,7 +150,7 @@ def forecast_bucket(bucket: Bucket, work: Cost, now: float) -> Forecast:
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 0.8 s, 33 min, 2 h 5 min."""
     if seconds < 100:  # noqa: PLR2004 - below, seconds say more than minutes
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - two digits are enough
     minutes = round(seconds / 60)
     if minutes < 120:  # noqa: PLR2004 - below, minutes say more than hours
         return f"{minutes} min"
