@@ -181,7 +181,7 @@ class Ledger:
         """Take in the limits that the reply to `hold` told. What a partial set leaves out is kept."""
         readings = tuple(reading for reading in readings if _plausible(reading))
         for reading in readings:
-            gauge = self._gauge_for(reading, readings) or self._new_gauge(reading, now)
+            gauge = self._gauge_for(reading, readings) or self._new_gauge(reading, hold, now)
             if gauge is not None:
                 gauge.told_by = hold.seq
         self._answer(hold)
@@ -214,19 +214,20 @@ class Ledger:
             told = [gauge for gauge in told if gauge.window == (reading.window or MINUTE)]
         return told[0] if told else None
 
-    def _new_gauge(self, reading: QuotaReading, now: float) -> Gauge | None:
+    def _new_gauge(self, reading: QuotaReading, hold: Hold, now: float) -> Gauge | None:
         limit = reading.limit or reading.remaining or 0.0
         if limit < TINY:
             return None
         window = inferred_window(reading) or MINUTE
-        lately = [hold for hold in self.recent if hold.at > now - window and reading.unit in hold.cost]
+        lately = [past for past in self.recent if past.at > now - window and reading.unit in past.cost]
         gauge = Gauge.told(reading.unit, limit, window, lately[0].at if lately else now)
         gauge.scope = reading.scope
-        for hold in lately:
-            if hold.state not in {HoldState.CANCELLED, HoldState.REFUSED}:
-                gauge.take(hold.cost[reading.unit], hold.at)
+        for past in lately:
+            if past.state not in {HoldState.CANCELLED, HoldState.REFUSED}:
+                gauge.take(past.cost[reading.unit], past.at)
         if reading.remaining is not None:
-            sure = reading.remaining - self.unanswered.get(reading.unit, 0.0)
+            sent_since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
+            sure = reading.remaining - min(sent_since, self.unanswered.get(reading.unit, 0.0))
             for level in gauge.models:
                 level.correct(min(level.available(now), sure), now)
         self.gauges.append(gauge)
