@@ -270,17 +270,13 @@ def test_anthropics_retries_are_admitted(observed, script):
         "id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
         "content": [], "usage": {"input_tokens": 3, "output_tokens": 1},
     }  # fmt: skip
-    told = {"anthropic_ratelimit_requests_limit": "50", "anthropic_ratelimit_requests_remaining": "40"}
-    script(json.dumps(message).encode(), **told)
-    script(b'{"type": "error", "error": {"type": "rate_limit_error"}}', status=429, retry_after_ms="30")
-    script(json.dumps(message).encode(), **told)
+    script(b'{"type": "error", "error": {"type": "overloaded_error"}}', status=529, retry_after_ms="30")
+    script(json.dumps(message).encode())
     limiter = Limiter()
-    with anthropic.Anthropic(api_key="k", base_url=script.url) as client:
-        for _ in range(2):
-            with limiter.acquire("m"):
-                client.messages.create(**CALL, max_tokens=5)
+    with anthropic.Anthropic(api_key="k", base_url=script.url) as client, limiter.acquire("m"):
+        client.messages.create(**CALL, max_tokens=5)
     (bucket,) = limiter.snapshot().buckets
-    assert (bucket.admitted, bucket.refused, bucket.in_flight) == (3, 1, 0)
+    assert (bucket.admitted, bucket.refused, bucket.in_flight) == (2, 1, 0)
 
 
 @pytest.mark.parametrize("fault", ["drop_before", 500])
