@@ -1,0 +1,175 @@
+"""What a limiter costs its caller: time to acquire and settle when nothing waits, and what ten thousand waiters cost.
+
+Every limiter is asked in turn, several times over, and the median of each counts: on a busy machine a single
+run says little. None stands where a limiter has no such call, or is not done within PATIENCE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+import tracemalloc
+import warnings
+from collections import defaultdict
+
+from aiolimiter import AsyncLimiter
+from langchain_core.rate_limiters import InMemoryRateLimiter
+from llama_index.core.rate_limiter import TokenBucketRateLimiter
+
+from adaptive_rate_limiter import Limiter, Quota
+
+CALLS = 5_000  # with room for all of them, in one measurement
+WAITERS = 10_000
+RATE = 5_000.0  # admissions a second while they wait: two seconds in all
+BURST = 500.0  # what flows in between two looks of a limiter that polls every 0.1 s
+REPEATS = 5
+PATIENCE = 20.0  # seconds
+PLENTY = 1e12
+
+
+class Ours:
+    """Two units stated, requests and tokens, each call settled with its real usage."""
+
+    name = "adaptive-rate-limiter"
+
+    def __init__(self, rate: float = PLENTY, burst: float = PLENTY) -> None:
+        tokens = Quota("tokens", 150 * rate * 60, 60.0, burst=150 * burst)
+        self.limiter = Limiter(quotas=[Quota("requests", rate * 60, 60.0, burst=burst), tokens])
+
+    def sync(self) -> None:
+        self.limiter.acquire("m", input_tokens=100, output_tokens=50).settle(input_tokens=100, output_tokens=50)
+
+    async def asynchronous(self) -> None:
+        reservation = await self.limiter.aacquire("m", input_tokens=100, output_tokens=50)
+        reservation.settle(input_tokens=100, output_tokens=50)
+
+
+class LangChain:
+    """Counts requests only. Polls."""
+
+    name = "langchain_core InMemoryRateLimiter"
+
+    def __init__(self, rate: float = PLENTY, burst: float = PLENTY) -> None:
+        limiter = InMemoryRateLimiter(requests_per_second=rate, max_bucket_size=burst)
+        self.sync, self.asynchronous = limiter.acquire, limiter.aacquire
+
+
+class LlamaIndex:
+    """Counts requests and tokens; never learns what a call has used. Polls. Its burst is a minute's limit."""
+
+    name = "llama_index TokenBucketRateLimiter"
+
+    def __init__(self, rate: float = PLENTY, burst: float = PLENTY) -> None:
+        limiter = TokenBucketRateLimiter(requests_per_minute=rate * 60, tokens_per_minute=150 * rate * 60)
+        limiter._request_tokens = burst
+        self.sync = lambda: limiter.acquire(150)
+        self.asynchronous = lambda: limiter.async_acquire(150)
+
+
+class AioLimiter:
+    """Counts requests only, for one event loop."""
+
+    name = "aiolimiter AsyncLimiter"
+    sync = None
+
+    def __init__(self, rate: float = PLENTY, burst: float = PLENTY) -> None:
+        self.asynchronous = AsyncLimiter(burst, burst / rate).acquire
+
+
+LIMITERS = (Ours, LangChain, LlamaIndex, AioLimiter)
+
+
+def sync_us(kind) -> float | None:
+    """Microseconds of one acquire, and settle where there is one, with room for it."""
+    call = kind().sync
+    if call is None:
+        return None
+    call()
+    started = time.perf_counter()
+    for _ in range(CALLS):
+        call()
+    return (time.perf_counter() - started) / CALLS * 1e6
+
+
+def async_us(kind) -> float:
+    """The same for a coroutine, in a loop that has nothing else to do."""
+
+    async def run() -> float:
+        call = kind().asynchronous
+        await call()
+        started = time.perf_counter()
+        for _ in range(CALLS):
+            await call()
+        return (time.perf_counter() - started) / CALLS * 1e6
+
+    return asyncio.run(run())
+
+
+def waiting_cpu_s(kind) -> float | None:
+    """CPU seconds in all of WAITERS callers that come at once, wait, and are admitted at RATE."""
+
+    async def run() -> float:
+        call = kind(RATE, BURST).asynchronous
+        started = time.process_time()
+        await asyncio.wait_for(asyncio.gather(*(call() for _ in range(WAITERS))), PATIENCE)
+        return time.process_time() - started
+
+    try:
+        return asyncio.run(run())
+    except asyncio.TimeoutError:
+        return None
+
+
+def waiting_bytes(kind) -> float:
+    """Bytes of one that waits, its task and its coroutine included."""
+
+    async def run() -> float:
+        call = kind(1.0, 1.0).asynchronous
+        await call()
+        before, _ = tracemalloc.get_traced_memory()
+        tasks = [asyncio.ensure_future(call()) for _ in range(WAITERS)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        after, _ = tracemalloc.get_traced_memory()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return (after - before) / WAITERS
+
+    tracemalloc.start()
+    try:
+        return asyncio.run(run())
+    finally:
+        tracemalloc.stop()
+
+
+FIGURES = {
+    "sync, \u00b5s": (sync_us, REPEATS),
+    "async, \u00b5s": (async_us, REPEATS),
+    "10,000 waiting, CPU s": (waiting_cpu_s, 3),
+    "a waiting caller, bytes": (waiting_bytes, 1),
+}
+
+
+def measure() -> list[tuple[str, dict[str, float | None]]]:
+    """(limiter, its figures by name): medians of interleaved repeats."""
+    seen: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for repeat in range(REPEATS):
+            for name, (figure, repeats) in FIGURES.items():
+                for kind in LIMITERS:
+                    values = seen[kind.name, name]
+                    if repeat < repeats and None not in values:
+                        values.append(figure(kind))
+    return [(kind.name, {name: _median(seen[kind.name, name]) for name in FIGURES}) for kind in LIMITERS]
+
+
+def _median(values: list[float | None]) -> float | None:
+    return None if None in values else statistics.median(values)
+
+
+if __name__ == "__main__":
+    for name, figures in measure():
+        print(name, figures)
