@@ -181,7 +181,9 @@ def test_every_way_out_ends_a_hold_once():
     assert bucket.lapse(three) and not bucket.lapse(three)
     assert bucket.in_flight == 0
     never = call()
-    assert not bucket.cancel(never, 0.2) and not bucket.lapse(never) and not bucket.settle(never, Usage(), 0.2)
+    assert (
+        not bucket.cancel(never, 0.2) and not bucket.lapse(never) and not bucket.settle(never, Usage(), 0.2)
+    )
     bucket.observe(never, RateLimitInfo(), 0.2)
 
 

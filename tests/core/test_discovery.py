@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from tests.simulation.scenarios import limit_of, requests, sized
+from tests.simulation.simulate import Provider, run
 
 from adaptive_rate_limiter.core.discovery import (
     MOST_IN_DOUBT,
@@ -20,8 +22,6 @@ from adaptive_rate_limiter.core.hypotheses import (
     Hypotheses,
     SlidingFamily,
 )
-from tests.simulation.scenarios import limit_of, requests, sized
-from tests.simulation.simulate import Provider, run
 
 ONE = {"requests": 1.0}
 
@@ -59,7 +59,9 @@ def test_no_long_first_call_holds_the_start_back():
     discovery, sends = Discovery(), 0
     for step in range(240):
         sends += len(as_many_as_may(discovery, step * SETTLED))
-    assert UNANSWERED < sends <= UNANSWERED + 61  # then one a second, until the first reply may tell the limit
+    assert (
+        UNANSWERED < sends <= UNANSWERED + 61
+    )  # then one a second, until the first reply may tell the limit
     discovery.passed(discovery.sent(ONE, 60.0), 60.0)
     for step in range(40):
         sends += len(as_many_as_may(discovery, 60.3 + step * SETTLED))
@@ -213,7 +215,9 @@ def test_weights_follow_what_was_foreseen():
 
 @pytest.mark.parametrize("algorithm", ["bucket", "fixed", "sliding"])
 def test_a_limit_of_sixty_is_found(algorithm):
-    outcome = run(Provider({"requests": limit_of(algorithm, 60)}, tells=False), requests(300), latency=lambda rng: 0.5)
+    outcome = run(
+        Provider({"requests": limit_of(algorithm, 60)}, tells=False), requests(300), latency=lambda rng: 0.5
+    )
     assert outcome.lost == 0
     assert outcome.admitted == 300
     assert outcome.bucket.inferred_limit() == pytest.approx(60.0, rel=0.15)

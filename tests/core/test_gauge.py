@@ -1,12 +1,12 @@
 """What headers teach: the order they count in, what they may undo, and which way of counting they betray."""
 
 import pytest
+from tests.simulation.scenarios import limit_of, requests
+from tests.simulation.simulate import Provider, run
 
 from adaptive_rate_limiter.core.gauge import inferred_window
 from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.types import QuotaReading, Refusal, RefusalKind
-from tests.simulation.scenarios import limit_of, requests
-from tests.simulation.simulate import Provider, run
 
 ONE = {"requests": 1.0}
 
@@ -123,7 +123,8 @@ def test_a_told_window_is_taken_where_arithmetic_says_nothing():
 
 @pytest.mark.parametrize("latency", [0.05, 1.0])
 @pytest.mark.parametrize(
-    ("algorithm", "name"), [("bucket", "token_bucket"), ("aligned", "fixed_window"), ("sliding", "sliding_window")]
+    ("algorithm", "name"),
+    [("bucket", "token_bucket"), ("aligned", "fixed_window"), ("sliding", "sliding_window")],
 )
 def test_the_way_of_counting_is_named(algorithm, name, latency):
     provider = Provider({"requests": limit_of(algorithm, 120)})

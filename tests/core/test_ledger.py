@@ -47,7 +47,13 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.cancel(hold, self.now)
         return hold
 
-    @rule(target=ended, hold=consumes(holds), counts=st.booleans(), after=numbers, unit=st.sampled_from([None, "tokens"]))
+    @rule(
+        target=ended,
+        hold=consumes(holds),
+        counts=st.booleans(),
+        after=numbers,
+        unit=st.sampled_from([None, "tokens"]),
+    )
     def refuse(self, hold, counts, after, unit):
         assert self.ledger.refuse(hold, self.now, counts=counts)
         named = self.ledger.empty(Refusal(RefusalKind.RATE_LIMIT, after, unit=unit), hold.cost, self.now)
@@ -59,7 +65,9 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.lapse(hold)
         return hold
 
-    @rule(hold=holds, limit=numbers, remaining=numbers, reset=numbers, window=st.sampled_from([None, 60.0, 1.0]))
+    @rule(
+        hold=holds, limit=numbers, remaining=numbers, reset=numbers, window=st.sampled_from([None, 60.0, 1.0])
+    )
     def read(self, hold, limit, remaining, reset, window):
         self.ledger.arrived(hold, self.now)
         readings = [

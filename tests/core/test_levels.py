@@ -32,11 +32,17 @@ def play(level, table):
         ("bucket", [(0, "take", 60, 0), (30, "", 0, 30), (30, "take", 40, -10), (100, "", 0, 60)]),
         ("bucket", [(0, "take", 10, 50), (5, "give 0", 10, 60), (5, "correct", 5, 5), (4, "", 0, 5)]),
         ("bucket", [(0, "take", 60, 0), (10, "give 0", -20, -10), (20, "", 0, 0)]),
-        ("fixed", [(5, "take", 60, 0), (64.9, "", 0, 0), (65, "", 0, 60), (70, "take", 10, 50), (130, "", 0, 60)]),
+        (
+            "fixed",
+            [(5, "take", 60, 0), (64.9, "", 0, 0), (65, "", 0, 60), (70, "take", 10, 50), (130, "", 0, 60)],
+        ),
         ("fixed", [(0, "take", 20, 40), (61, "take", 5, 55), (62, "give 0", 20, 55), (63, "give 61", 9, 60)]),
         ("fixed", [(0, "correct", 10, 10), (59, "", 0, 10), (60, "", 0, 60), (61, "give 61", -3, 57)]),
         ("sliding", [(0, "take", 30, 30), (20, "take", 30, 0), (60.2, "", 0, 30), (80.2, "", 0, 60)]),
-        ("sliding", [(0, "take", 30, 30), (10, "give 0", 20, 50), (10, "give 0", 20, 60), (11, "give 0", -4, 56)]),
+        (
+            "sliding",
+            [(0, "take", 30, 30), (10, "give 0", 20, 50), (10, "give 0", 20, 60), (11, "give 0", -4, 56)],
+        ),
         ("sliding", [(0, "take", 30, 30), (5, "take", 10, 20), (9, "correct", 45, 45), (9, "correct", 1, 1)]),
     ],
 )
@@ -104,7 +110,10 @@ def test_a_sliding_window_gives_back_when_the_provider_may_have_counted():
 
 moves = st.lists(
     st.tuples(
-        st.floats(0, 30), st.sampled_from(["take", "give", "correct", "delay", "resize"]), st.floats(-20, 80), st.floats(0, 40)
+        st.floats(0, 30),
+        st.sampled_from(["take", "give", "correct", "delay", "resize"]),
+        st.floats(-20, 80),
+        st.floats(0, 40),
     ),
     max_size=40,
 )

@@ -44,7 +44,11 @@ def test_nonsense_teaches_nothing(nonsense):
 
 def test_the_estimator_learns_input_and_output():
     estimator = Estimator()
-    assert (estimator.input_tokens(10), estimator.output_tokens(None), estimator.output_tokens(16)) == (10, 256, 16)
+    assert (estimator.input_tokens(10), estimator.output_tokens(None), estimator.output_tokens(16)) == (
+        10,
+        256,
+        16,
+    )
     for _ in range(50):
         estimator.learn(100.0, 150.0, 20.0)
     assert 140 <= estimator.input_tokens(100) <= 170
@@ -82,7 +86,9 @@ def test_a_tokenizer_in_memory_is_used(monkeypatch):
             raise KeyError(model)
         return "words"
 
-    monkeypatch.setitem(sys.modules, "tiktoken.registry", types.SimpleNamespace(ENCODINGS={"words": encoding}))
+    monkeypatch.setitem(
+        sys.modules, "tiktoken.registry", types.SimpleNamespace(ENCODINGS={"words": encoding})
+    )
     monkeypatch.setitem(sys.modules, "tiktoken.model", types.SimpleNamespace(encoding_name_for_model=name))
     assert guess_tokens("four words of text", "known") == 4
     assert guess_tokens("four words of text", "unknown") == 5

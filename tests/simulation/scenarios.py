@@ -7,8 +7,9 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from adaptive_rate_limiter.testing.limits import FixedWindow, Limit, SlidingWindow, TokenBucket
 from tests.simulation.simulate import Outcome, Provider, run
+
+from adaptive_rate_limiter.testing.limits import FixedWindow, Limit, SlidingWindow, TokenBucket
 
 Costs = list[dict[str, float]]
 
@@ -30,7 +31,9 @@ def limit_of(algorithm: str, limit: float, window: float = 60.0, depth: float = 
     return TokenBucket(limit, window, burst=depth)
 
 
-def least_time(algorithm: str, limit: float, demand: float, depth: float = 60.0, window: float = 60.0) -> float:
+def least_time(
+    algorithm: str, limit: float, demand: float, depth: float = 60.0, window: float = 60.0
+) -> float:
     """T*, and no less than one second: a ratio to nothing says nothing."""
     if algorithm == "bucket":
         return max(1.0, (demand - limit * depth / window) / limit * window)
@@ -84,7 +87,14 @@ def told() -> Iterator[Scenario]:
 
 
 def untold() -> Iterator[Scenario]:
-    kinds = [("bucket", 60.0), ("bucket", 10.0), ("bucket", 1.0), ("fixed", 60.0), ("aligned", 60.0), ("sliding", 60.0)]
+    kinds = [
+        ("bucket", 60.0),
+        ("bucket", 10.0),
+        ("bucket", 1.0),
+        ("fixed", 60.0),
+        ("aligned", 60.0),
+        ("sliding", 60.0),
+    ]
     for algorithm, depth in kinds:
         for latency in LATENCIES:
             yield Scenario(
@@ -121,7 +131,8 @@ def strangers() -> Iterator[Scenario]:
                 f"{algorithm} strangers {part:.0%}",
                 lambda a=algorithm, p=part: Provider({"requests": limit_of(a, 300)}, stranger=p),
                 requests(900),
-                (900 - 300 * (algorithm == "bucket")) / (5 * (1 - part)) - (60 if algorithm != "bucket" else 0),
+                (900 - 300 * (algorithm == "bucket")) / (5 * (1 - part))
+                - (60 if algorithm != "bucket" else 0),
                 "log-normal",
             )
 
@@ -143,7 +154,9 @@ def tokens() -> Iterator[Scenario]:
         total = sum(cost["tokens"] for cost in costs)
         yield Scenario(
             f"bucket requests and tokens, {sizes}",
-            lambda t=total: Provider({"requests": limit_of("bucket", 300), "tokens": limit_of("bucket", t / 4)}),
+            lambda t=total: Provider(
+                {"requests": limit_of("bucket", 300), "tokens": limit_of("bucket", t / 4)}
+            ),
             costs,
             least_time("bucket", 300, 1200),
         )
@@ -170,6 +183,7 @@ def tokens() -> Iterator[Scenario]:
 def used() -> Iterator[Scenario]:
     """The limit was used before: two thirds are gone at the start."""
     for algorithm in ("bucket", "fixed", "aligned", "sliding"):
+
         def provider(algorithm: str = algorithm) -> Provider:
             limit = limit_of(algorithm, 300)
             limit.charge(200.0, -5.0)

@@ -57,7 +57,11 @@ class Provider:
 
         def left(unit: str, limit: Limit) -> float:
             remaining = limit.remaining(now)
-            return 1000.0 * round(remaining / 1000) if self.rounds and unit != "requests" else float(int(remaining))
+            return (
+                1000.0 * round(remaining / 1000)
+                if self.rounds and unit != "requests"
+                else float(int(remaining))
+            )
 
         return tuple(
             QuotaReading(unit, limit.limit, left(unit, limit), reset(limit))

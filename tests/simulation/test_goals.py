@@ -1,7 +1,6 @@
 """The goals, on the scenarios that take least time; `python -m tests.simulation` prints all."""
 
 import pytest
-
 from tests.simulation import scenarios
 
 LATENCY = {"0.05 s": 0.05, "1 s": 1.0, "log-normal": 4.0}  # what a first reply may take

@@ -141,7 +141,10 @@ class Discovery:
         return max(likely, now + 0.02)
 
     def _chance(self, cost: Cost, now: float) -> float:
-        return sum(family.weight * family.chance(history, amount, now) for family, history, amount in self._amounts(cost))
+        return sum(
+            family.weight * family.chance(history, amount, now)
+            for family, history, amount in self._amounts(cost)
+        )
 
     @staticmethod
     def _when(times: list[tuple[float, float]], share: float, now: float) -> float:
@@ -234,7 +237,9 @@ class Discovery:
                         family.weight *= 0.02
                     continue
                 close = 0.0 if passed else self._close(trial, unit)
-                hypotheses.learn(trial.cost[unit], trial.sent_at, passed=passed, weigh=self.found, close=close)
+                hypotheses.learn(
+                    trial.cost[unit], trial.sent_at, passed=passed, weigh=self.found, close=close
+                )
         self._normalize()
         if passed and trial.experiment:
             self.gap = GAP_FIRST

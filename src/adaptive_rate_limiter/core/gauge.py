@@ -182,7 +182,7 @@ class Gauge:
         if reading.limit is None and reading.remaining is not None:
             limit = max(limit, reading.remaining)
         window = self._window_by_vote(reading)
-        if abs(limit - self.limit) > 0.001 * self.limit or window != self.window:  # noqa: PLR2004 - rounding
+        if abs(limit - self.limit) > 0.001 * self.limit or window != self.window:
             for level in self.models:
                 level.resize(limit, window, now)
             self.limit, self.window = limit, window
@@ -278,13 +278,21 @@ class Gauge:
     # Which way of counting it is
 
     def _weigh(  # noqa: PLR0917
-        self, reading: QuotaReading, grain: float, changes: list[float], sent_at: float, since: float,
-        returned: float, now: float,
+        self,
+        reading: QuotaReading,
+        grain: float,
+        changes: list[float],
+        sent_at: float,
+        since: float,
+        returned: float,
+        now: float,
     ) -> None:
         if len(self.models) == 1:
             return
         marks = [
-            0.0 if _is_over(level, sent_at + grain, now) else self._fit_of_level(level, reading, grain, since, change, now)
+            0.0
+            if _is_over(level, sent_at + grain, now)
+            else self._fit_of_level(level, reading, grain, since, change, now)
             for level, change in zip(self.models, changes, strict=True)
         ]
         if reading.reset_after is not None:
@@ -301,9 +309,7 @@ class Gauge:
     def _choose(self) -> None:
         best = max(self.scores)
         self.active = tuple(
-            level
-            for level, score in zip(self.models, self.scores, strict=True)
-            if score >= best - MARGIN
+            level for level, score in zip(self.models, self.scores, strict=True) if score >= best - MARGIN
         )
 
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:
@@ -334,7 +340,13 @@ class Gauge:
         return 0.0
 
     def _fit_of_reset(  # noqa: PLR0917
-        self, reading: QuotaReading, reset_after: float, grain: float, sent_at: float, returned: float, now: float
+        self,
+        reading: QuotaReading,
+        reset_after: float,
+        grain: float,
+        sent_at: float,
+        returned: float,
+        now: float,
     ) -> tuple[float, float, float]:
         """How well bucket, fixed window and sliding window foresaw the reset."""
         used = self.models[0].capacity - (reading.remaining or 0.0)

@@ -189,7 +189,9 @@ class FixedFamily(Family):
     def needed(self, history: History, amount: float, at: float) -> tuple[float, float]:
         used = history.since(self.opened_at - INSTANT)
         over = at - self.opened_at - MINUTE
-        sure = 0.0 if over >= -JITTER else history.since(self.opened_at - INSTANT) - history.since(at - JITTER)
+        sure = (
+            0.0 if over >= -JITTER else history.since(self.opened_at - INSTANT) - history.since(at - JITTER)
+        )
         return max(0.0, sure) + amount, (0.0 if over >= GUARD else used) + amount
 
     def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:

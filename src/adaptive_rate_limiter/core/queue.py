@@ -91,7 +91,9 @@ class Lane:
     def __init__(self, weight: float) -> None:
         self.weight = weight
         self.finish = 0.0
-        self.by_age: list[tuple[float, int, Call]] = []  # a heap; those that left are dropped when they surface
+        self.by_age: list[
+            tuple[float, int, Call]
+        ] = []  # a heap; those that left are dropped when they surface
         self.by_size: list[tuple[float, int, Call]] = []
         self.count = 0
         self.overtaken = 0
