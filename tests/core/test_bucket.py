@@ -34,7 +34,7 @@ def refusal(kind=RefusalKind.RATE_LIMIT, after=None, unit=None):
 def test_admitted_at_once_or_in_line_until_its_time():
     bucket = bucket_of(Quota("requests", 2))
     first, second, third = (sent(bucket) for _ in range(3))
-    assert first.hold and second.hold and not third.hold
+    assert [made.hold is not None for made in (first, second, third)] == [True, True, False]
     assert bucket.wake_at == 0.0
     assert bucket.dispatch(0.0) == []
     assert (bucket.wait.limit, bucket.wait.missing, bucket.wake_at) == ("requests", 1.0, 30.0)
@@ -176,14 +176,13 @@ def test_a_refusal_that_no_wait_cures_changes_nothing_but_the_hold():
 def test_every_way_out_ends_a_hold_once():
     bucket = bucket_of(Quota("requests", 100))
     one, two, three = sent(bucket), sent(bucket), sent(bucket)
-    assert bucket.settle(one, Usage(tokens=5), 0.1) and not bucket.cancel(one, 0.1)
-    assert bucket.cancel(two, 0.1) and not bucket.settle(two, Usage(), 0.1)
-    assert bucket.lapse(three) and not bucket.lapse(three)
+    assert [bucket.settle(one, Usage(tokens=5), 0.1), bucket.cancel(one, 0.1)] == [True, False]
+    assert [bucket.cancel(two, 0.1), bucket.settle(two, Usage(), 0.1)] == [True, False]
+    assert [bucket.lapse(three), bucket.lapse(three)] == [True, False]
     assert bucket.in_flight == 0
     never = call()
-    assert (
-        not bucket.cancel(never, 0.2) and not bucket.lapse(never) and not bucket.settle(never, Usage(), 0.2)
-    )
+    ways = [bucket.cancel(never, 0.2), bucket.lapse(never), bucket.settle(never, Usage(), 0.2)]
+    assert ways == [False] * 3
     bucket.observe(never, RateLimitInfo(), 0.2)
 
 

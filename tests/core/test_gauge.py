@@ -4,7 +4,7 @@ import pytest
 from tests.simulation.scenarios import limit_of, requests
 from tests.simulation.simulate import Provider, run
 
-from adaptive_rate_limiter.core.gauge import inferred_window
+from adaptive_rate_limiter.core.evidence import inferred_window
 from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.types import QuotaReading, Refusal, RefusalKind
 
@@ -15,9 +15,9 @@ def told(remaining, reset=None, limit=100.0):
     return (QuotaReading("requests", limit, remaining, reset),)
 
 
-def reply(ledger, hold, now, remaining, reset=None, limit=100.0):
+def reply(ledger, hold, now, remaining, limit=100.0):
     ledger.arrived(hold, now)
-    ledger.read(told(remaining, reset, limit), hold, now)
+    ledger.read(told(remaining, limit=limit), hold, now)
     ledger.settle(hold, ONE, now)
 
 

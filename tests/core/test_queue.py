@@ -82,14 +82,13 @@ def test_nobody_is_overtaken_for_ever(work, arrivals_between):
     """The call at position k of arrival order goes within 17 (k + 1) dispatches."""
     queue = FairQueue()
     waiting = iter([call(size) for size, _, _ in work])
-    position, dispatches, arrived = {}, 0, 0
+    position, arrived = {}, 0
     for item in itertools.islice(waiting, 40):
         queue.push(item)
         position[id(item)], arrived = arrived, arrived + 1
-    for _, prefer_large, payable in work:
+    for dispatches, (_, prefer_large, payable) in enumerate(work, start=1):
         if not queue.count:
             break
-        dispatches += 1
         item = served(queue, Funds(prefer_large, payable))
         assert dispatches <= (OVERTAKING + 1) * (position[id(item)] + 1)
         for newcomer in itertools.islice(waiting, arrivals_between):

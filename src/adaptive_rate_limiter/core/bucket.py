@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.account import Account
 from adaptive_rate_limiter.core.charging import GENERIC, Charging, Usage
@@ -21,6 +21,9 @@ from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Cost, Quota
 from adaptive_rate_limiter.exceptions import CapacityExceededError
 from adaptive_rate_limiter.types import RateLimitInfo, Refusal, RefusalKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 BACKOFF_FIRST, BACKOFF_MOST = 1.0, 60.0  # seconds of pause for an overloaded provider that names none
 NO_END = 3600.0  # seconds of pause for a spent quota that names no end: somebody has to pay, or to ask again
@@ -39,7 +42,7 @@ class Wait:
 class Bucket:
     """The calls that share one (host, credential, model), their limits and their line."""
 
-    def __init__(  # noqa: PLR0917 - built in one place
+    def __init__(
         self,
         bucket_id: str,
         quotas: Iterable[Quota],
@@ -57,7 +60,8 @@ class Bucket:
         self.estimator = Estimator()
         self.account = Account()
         self.discovery = Discovery()
-        self.untold = not self.ledger.gauges  # some limit shows only in refusals: discovery is in charge of it
+        # Some limit shows only in refusals: discovery is in charge of it.
+        self.untold = not self.ledger.gauges
         self.in_flight = 0
         self.paused_until = -math.inf
         self.pause_reason = ""
@@ -94,9 +98,7 @@ class Bucket:
     def largest(self, unit: str) -> float:
         """The most of `unit` that one call may take."""
         units = TOKEN_UNITS[:2] if unit == TOKENS else (unit,)
-        return min(
-            (gauge.capacity for gauge in self.ledger.gauges if gauge.unit in units), default=math.inf
-        )
+        return min((gauge.capacity for gauge in self.ledger.gauges if gauge.unit in units), default=math.inf)
 
     def dispatch(self, now: float) -> list[Call]:
         """Everyone whose wait is over: `hold` or `error` is set. Sets `wake_at` for the next time."""
@@ -168,7 +170,9 @@ class Bucket:
                 raise self._too_long(ready - now, f"beyond its deadline in {call.deadline - now:.3g} s", now)
 
     def _too_long(self, seconds: float, why: str, now: float) -> CapacityExceededError:
-        limit = self.pause_reason if now < self.paused_until else (self.wait.limit if self.wait else "the limit")
+        limit = (
+            self.pause_reason if now < self.paused_until else (self.wait.limit if self.wait else "the limit")
+        )
         return CapacityExceededError(
             f"{self.bucket_id} has room for this call in {seconds:,.3f} s ({limit}), {why}",
             self.bucket_id,
@@ -186,9 +190,7 @@ class Bucket:
         soonest = math.inf
         if self.queue.deadlines:
             for call in self.queue.expired(now):
-                call.error = self._too_long(
-                    self.eta(call.cost, now) - now, "and its deadline has come", now
-                )
+                call.error = self._too_long(self.eta(call.cost, now) - now, "and its deadline has come", now)
                 done.append(call)
             soonest = self.queue.next_deadline()
         return soonest
@@ -281,7 +283,7 @@ class Bucket:
 
     def _give_back(self, call: Call, now: float, *, counts: bool) -> None:
         if call.hold is not None:
-            self._end(call, self.ledger.refuse(call.hold, now, counts=counts))
+            self._end(self.ledger.refuse(call.hold, now, counts=counts))
 
     def _learn_refusal(self, call: Call, refusal: Refusal, now: float) -> None:
         explained = refusal.retry_after is not None or any(
@@ -300,7 +302,11 @@ class Bucket:
         """Seconds: what the provider asks for, else doubling. Jitter only adds."""
         self.overloads += 1
         asked = refusal.retry_after
-        least = asked if asked is not None else min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self.overloads - 1, 10))
+        least = (
+            asked
+            if asked is not None
+            else min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self.overloads - 1, 10))
+        )
         return least * (1 + 0.25 * self._jitter.random())
 
     def _pause(self, until: float, reason: str) -> None:
@@ -313,7 +319,7 @@ class Bucket:
         if hold is None or hold.state is not HoldState.RESERVED:
             return False
         charged = self.charging.charge(usage, hold.cost, call.max_tokens)
-        self._end(call, self.ledger.settle(hold, charged, now))
+        self._end(self.ledger.settle(hold, charged, now))
         self.estimator.learn(call.guessed, usage.input_tokens, usage.output_tokens)
         if call.share and self.queue.count:
             self.queue.correct(call.tenant, call.share - self.ledger.share(charged))
@@ -325,13 +331,13 @@ class Bucket:
         """Never sent: all of it comes back."""
         if call.trial is not None and call.trial.passed is None:
             self.discovery.withdrawn(call.trial)
-        return call.hold is not None and self._end(call, self.ledger.cancel(call.hold, now))
+        return call.hold is not None and self._end(self.ledger.cancel(call.hold, now))
 
     def lapse(self, call: Call) -> bool:
         """Sent, and nobody knows what became of it: it stays charged."""
-        return call.hold is not None and self._end(call, self.ledger.lapse(call.hold))
+        return call.hold is not None and self._end(self.ledger.lapse(call.hold))
 
-    def _end(self, call: Call, ended: bool) -> bool:
+    def _end(self, ended: bool) -> bool:
         if ended:
             self.in_flight -= 1
         return ended

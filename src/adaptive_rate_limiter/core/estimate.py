@@ -66,7 +66,7 @@ class Estimator:
             self.output.learn(output_tokens)
 
 
-def guess_tokens(content: Any, model: str | None = None) -> float:
+def guess_tokens(content: Any, model: str | None = None) -> float:  # noqa: PLR0911 - a table of types
     """A guess at the tokens of a prompt: text, messages, lists and dictionaries of them, token ids.
 
     Counts characters; uses a tokenizer only if the application has one in memory, since loading one may

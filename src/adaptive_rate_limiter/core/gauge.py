@@ -9,21 +9,22 @@ costs a little time, and never a refusal.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.core.evidence import Shot, fit_of_level, fit_of_reset, inferred_window, is_over
 from adaptive_rate_limiter.core.levels import BucketLevel, Level, SlidingLevel, WindowLevel
-from adaptive_rate_limiter.core.quota import Quota
-from adaptive_rate_limiter.types import QuotaReading
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.quota import Quota
+    from adaptive_rate_limiter.types import QuotaReading
 
 UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a simulation of stale headers
-ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
 JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
-BLUR = 0.2  # share of the limit by which sends that overtake each other may blur a header
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
 MEMORY = 0.95  # weight of the past score at each reading
 WORST = -12.0
-WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
 
 
 class Gauge:
@@ -103,7 +104,7 @@ class Gauge:
         """The share that is kept for strangers."""
         if self.floor_share < 1e-4:  # noqa: PLR2004 - a ten-thousandth of the limit is nothing
             return 0.0
-        return self.floor_share * 0.5 ** ((now - self.floor_at) / self.window)
+        return self.floor_share * math.pow(0.5, (now - self.floor_at) / self.window)
 
     def available(self, now: float) -> float:
         least = math.inf
@@ -143,39 +144,25 @@ class Gauge:
 
     # What a header says
 
-    def read(
-        self,
-        reading: QuotaReading,
-        *,
-        newest: bool,
-        sent_at: float,
-        since: float,
-        returned: float,
-        in_doubt: float,
-        now: float,
-    ) -> None:
-        """Take in a header. The reply came at `now`; `newest` means that no later send was heard of.
-
-        `since` was charged after the send, and `returned` came back to a sliding window; `in_doubt` is all
-        that is sent and not answered yet.
-        """
+    def read(self, shot: Shot) -> None:
+        """Take in a header."""
         self.readings += 1
-        if newest:
+        reading, now = shot.reading, shot.now
+        if shot.newest:
             self._resize(reading, now)
             self._fit_depth(reading, now)
         remaining = reading.remaining
         if remaining is None:
             return
-        grain = _grain(reading)
-        if newest:
-            changes = [self._change(level, sent_at, since, returned, now) for level in self.models]
-            self._weigh(reading, grain, changes, sent_at, since, returned, now)
-            self._lower(remaining + grain, changes, sent_at + grain, now)
+        if shot.newest:
+            changes = [self._change(level, shot) for level in self.models]
+            self._weigh(shot, changes)
+            self._lower(remaining + shot.grain, changes, shot)
         for index, level in enumerate(self.models):
-            if not _is_over(level, sent_at + grain, now):
-                self._raise(index, level, remaining - grain, in_doubt, now)
-        if reading.reset_after is not None and newest:
-            self._set_window_end(reading.reset_after, sent_at, now)
+            if not is_over(level, shot):
+                self._raise(index, level, remaining - shot.grain, shot.in_doubt, now)
+        if reading.reset_after is not None and shot.newest:
+            self._set_window_end(reading.reset_after, shot.sent_at, now)
 
     def _resize(self, reading: QuotaReading, now: float) -> None:
         limit = reading.limit or self.limit
@@ -230,21 +217,21 @@ class Gauge:
         low, high = sorted((self.limit - before, self.limit - after))
         return high >= 1.5 * low and high - low >= 2  # noqa: PLR2004 - beyond what rounding does
 
-    def _change(self, level: Level, sent_at: float, since: float, returned: float, now: float) -> float:
+    def _change(self, level: Level, shot: Shot) -> float:
         """By how much `level` has grown from the send until now, as far as we know."""
         if isinstance(level, BucketLevel):
-            return (now - sent_at) * self.rate - since
-        return (returned if isinstance(level, SlidingLevel) else 0.0) - since
+            return (shot.now - shot.sent_at) * self.rate - shot.since
+        return (shot.returned if isinstance(level, SlidingLevel) else 0.0) - shot.since
 
-    def _lower(self, remaining: float, changes: list[float], sent_at: float, now: float) -> None:
+    def _lower(self, remaining: float, changes: list[float], shot: Shot) -> None:
         """Down at once to the most that is possible.
 
         The provider stamped the header somewhere between the arrival of the request and its reply. What
         none of the plausible ways of counting foresaw, strangers have taken.
         """
-        foreign = math.inf
+        foreign, now = math.inf, shot.now
         for level, change in zip(self.models, changes, strict=True):
-            if _is_over(level, sent_at, now):
+            if is_over(level, shot):
                 foreign = 0.0
                 continue
             excess = level.available(now) - max(remaining + change, remaining)
@@ -277,26 +264,15 @@ class Gauge:
 
     # Which way of counting it is
 
-    def _weigh(  # noqa: PLR0917
-        self,
-        reading: QuotaReading,
-        grain: float,
-        changes: list[float],
-        sent_at: float,
-        since: float,
-        returned: float,
-        now: float,
-    ) -> None:
+    def _weigh(self, shot: Shot, changes: list[float]) -> None:
         if len(self.models) == 1:
             return
         marks = [
-            0.0
-            if _is_over(level, sent_at + grain, now)
-            else self._fit_of_level(level, reading, grain, since, change, now)
+            0.0 if is_over(level, shot) else fit_of_level(level, shot, change)
             for level, change in zip(self.models, changes, strict=True)
         ]
-        if reading.reset_after is not None:
-            resets = self._fit_of_reset(reading, reading.reset_after, grain, sent_at, returned, now)
+        if shot.reading.reset_after is not None:
+            resets = fit_of_reset(self, shot, shot.reading.reset_after)
             marks = [mark + reset for mark, reset in zip(marks, resets, strict=True)]
         top = max(marks)
         if top == min(marks):
@@ -326,65 +302,6 @@ class Gauge:
                 left = min(left, max(-self.limit, amount - retry_after * self.rate))
             level.correct(min(level.available(now), left), now)
 
-    def _fit_of_level(  # noqa: PLR0917
-        self, level: Level, reading: QuotaReading, grain: float, since: float, change: float, now: float
-    ) -> float:
-        """How well this way of counting foresaw `remaining`."""
-        remaining = reading.remaining or 0.0
-        left, blur = level.available(now), BLUR * self.limit + grain
-        soon = level.returning(now + ARRIVAL) if isinstance(level, SlidingLevel) else 0.0
-        if left + soon < min(remaining - since, remaining) - blur:
-            return -1.0
-        if left > max(remaining + change, remaining) + blur:
-            return -0.7
-        return 0.0
-
-    def _fit_of_reset(  # noqa: PLR0917
-        self,
-        reading: QuotaReading,
-        reset_after: float,
-        grain: float,
-        sent_at: float,
-        returned: float,
-        now: float,
-    ) -> tuple[float, float, float]:
-        """How well bucket, fixed window and sliding window foresaw the reset."""
-        used = self.models[0].capacity - (reading.remaining or 0.0)
-        blur = (1.0 if reset_after == int(reset_after) else 0.1) + 0.02 * reset_after
-        full_in = used / self.rate
-        slack = blur + grain / self.rate
-        rounded = 1.0 / self.rate  # remaining is cut to a whole number, so up to one unit less was used
-        bucket = 0.0 if full_in - rounded - slack <= reset_after <= full_in + slack else -3.0
-        earliest, latest = sent_at + reset_after - blur, now + reset_after + blur
-        fixed = -1.5  # the end of a window never seen before may be anywhere
-        if self.window_end is not None:
-            low, high = self.window_end
-            if earliest <= high and latest >= low:
-                fixed = 0.0
-            elif latest < low + self.window:  # neither this window's end nor one of a later window
-                fixed = -3.0
-        if reset_after > self.window + blur:
-            fixed = -3.0
-        sliding = -2.5  # strangers can move it to anywhere
-        if self._may_leave(earliest, latest + 2 * blur, now) or (returned > 0 and earliest <= now):
-            sliding = 0.0  # the oldest use leaves then, or has left since
-        return bucket, fixed, sliding
-
-    def _may_leave(self, earliest: float, latest: float, now: float) -> bool:
-        """Whether the oldest use of a sliding window may leave it in that time.
-
-        It came up to ARRIVAL later than it was sent, and leaves as much later.
-        """
-        level = self.models[2]
-        if isinstance(level, SlidingLevel):
-            for key in level.keys:
-                leaves = level.returns_at(key)
-                if earliest - level.width <= leaves <= latest + ARRIVAL:
-                    return True
-                if leaves > now + ARRIVAL + level.width:
-                    break
-        return False
-
     def _set_window_end(self, reset_after: float, sent_at: float, now: float) -> None:
         earliest, latest = sent_at + reset_after, now + reset_after
         if self.window_end is not None:
@@ -405,30 +322,3 @@ _NAMES: dict[type, str] = {
     WindowLevel: "fixed_window",
     SlidingLevel: "sliding_window",
 }
-
-
-def _is_over(level: Level, sent_at: float, now: float) -> bool:
-    """A header for that send speaks of a window that has ended."""
-    return isinstance(level, WindowLevel) and level.opened_at(now) > sent_at
-
-
-def _grain(reading: QuotaReading) -> float:
-    """Half of the step to which a figure is rounded: Anthropic rounds tokens to the nearest 1000."""
-    if reading.unit == "requests" or not reading.limit or not reading.remaining:
-        return 0.0
-    return 500.0 if reading.remaining % 1000 == 0 and reading.limit % 1000 == 0 else 0.0
-
-
-def inferred_window(reading: QuotaReading) -> float | None:
-    """The window that a bucket's triple (limit, remaining, reset) betrays, or the one that is told.
-
-    A continuous bucket is full again after used / limit of its window, so the window is
-    reset * limit / used. It counts only where it comes out close to one that providers use.
-    """
-    limit, remaining, reset_after = reading.limit, reading.remaining, reading.reset_after
-    if limit and remaining is not None and reset_after and remaining < limit:
-        implied = reset_after * limit / (limit - remaining)
-        nearest = min(WINDOWS, key=lambda window: abs(math.log(window / implied)))
-        if abs(implied / nearest - 1) < 0.03 and reset_after != int(reset_after):  # noqa: PLR2004 - its precision
-            return nearest
-    return reading.window

@@ -7,7 +7,8 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.gauge import ARRIVAL, Gauge, inferred_window
+from adaptive_rate_limiter.core.evidence import ARRIVAL, Shot, inferred_window
+from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.levels import EPSILON
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
 
@@ -192,7 +193,7 @@ class Ledger:
             place = self.gauges.index(gauge)
             returned = hold.returned[place] if place < len(hold.returned) else 0.0
             since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
-            gauge.read(
+            shot = Shot(
                 reading,
                 newest=hold.seq > gauge.newest,
                 sent_at=hold.sent_at,
@@ -201,6 +202,7 @@ class Ledger:
                 in_doubt=self.unanswered.get(reading.unit, 0.0),
                 now=now,
             )
+            gauge.read(shot)
             gauge.newest = max(gauge.newest, hold.seq)
 
     def _gauge_for(self, reading: QuotaReading, together: tuple[QuotaReading, ...]) -> Gauge | None:

@@ -13,11 +13,10 @@ from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adaptive_rate_limiter.core.quota import Cost
-
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.discovery import Trial
     from adaptive_rate_limiter.core.ledger import Hold
+    from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.exceptions import CapacityExceededError
 
 OVERTAKING = 16  # after so many went ahead of the oldest, the oldest is next

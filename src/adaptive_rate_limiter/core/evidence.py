@@ -1,0 +1,122 @@
+"""Which way of counting a header speaks for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptive_rate_limiter.core.levels import Level, SlidingLevel, WindowLevel
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.gauge import Gauge
+    from adaptive_rate_limiter.types import QuotaReading
+
+ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
+BLUR = 0.2  # share of the limit by which sends that overtake each other may blur a header
+WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A header, like an old photograph: what it tells, and what happened from its send until its reply at `now`.
+
+    `newest`: no later send was heard of. `since` was charged after the send, and `returned` came back to a
+    sliding window; `in_doubt` is all that is sent and not answered yet.
+    """
+
+    reading: QuotaReading
+    newest: bool
+    sent_at: float
+    since: float
+    returned: float
+    in_doubt: float
+    now: float
+
+    @property
+    def grain(self) -> float:
+        """Half of the step to which a figure is rounded: Anthropic rounds tokens to the nearest 1000."""
+        limit, remaining = self.reading.limit, self.reading.remaining
+        if self.reading.unit == "requests" or not limit or not remaining:
+            return 0.0
+        return 500.0 if remaining % 1000 == 0 and limit % 1000 == 0 else 0.0
+
+
+def is_over(level: Level, shot: Shot) -> bool:
+    """It speaks of a window that has ended."""
+    return isinstance(level, WindowLevel) and level.opened_at(shot.now) > shot.sent_at + shot.grain
+
+
+def fit_of_level(level: Level, shot: Shot, change: float) -> float:
+    """How well this way of counting foresaw `remaining`; 0 is best. It grew by `change` since the send."""
+    remaining = shot.reading.remaining or 0.0
+    left, blur = level.available(shot.now), BLUR * level.limit + shot.grain
+    soon = level.returning(shot.now + ARRIVAL) if isinstance(level, SlidingLevel) else 0.0
+    if left + soon < min(remaining - shot.since, remaining) - blur:
+        return -1.0
+    if left > max(remaining + change, remaining) + blur:
+        return -0.7
+    return 0.0
+
+
+def fit_of_reset(gauge: Gauge, shot: Shot, reset_after: float) -> tuple[float, float, float]:
+    """How well bucket, fixed window and sliding window foresaw the reset."""
+    blur = (1.0 if reset_after == int(reset_after) else 0.1) + 0.02 * reset_after
+    earliest, latest = shot.sent_at + reset_after - blur, shot.now + reset_after + blur
+    sliding = -2.5  # strangers can move it to anywhere
+    if _may_leave(gauge.models[2], earliest, latest + 2 * blur, shot.now) or (
+        shot.returned > 0 and earliest <= shot.now
+    ):
+        sliding = 0.0  # the oldest use leaves then, or has left since
+    fixed = -3.0 if reset_after > gauge.window + blur else _fit_of_window(gauge, earliest, latest)
+    return _fit_of_bucket(gauge, shot, reset_after, blur), fixed, sliding
+
+
+def _fit_of_bucket(gauge: Gauge, shot: Shot, reset_after: float, blur: float) -> float:
+    """A bucket is full after used / rate."""
+    full_in = (gauge.models[0].capacity - (shot.reading.remaining or 0.0)) / gauge.rate
+    slack = blur + shot.grain / gauge.rate
+    rounded = 1.0 / gauge.rate  # remaining is cut to a whole number, so up to one unit less was used
+    return 0.0 if full_in - rounded - slack <= reset_after <= full_in + slack else -3.0
+
+
+def _fit_of_window(gauge: Gauge, earliest: float, latest: float) -> float:
+    """The end of a fixed window stays where it is."""
+    if gauge.window_end is None:
+        return -1.5  # one never seen before may be anywhere
+    low, high = gauge.window_end
+    if earliest <= high and latest >= low:
+        return 0.0
+    return (
+        -3.0 if latest < low + gauge.window else -1.5
+    )  # neither this window's end nor one of a later window
+
+
+def _may_leave(level: Level, earliest: float, latest: float, now: float) -> bool:
+    """Whether the oldest use of a sliding window may leave it in that time.
+
+    It came up to ARRIVAL later than it was sent, and leaves as much later.
+    """
+    if isinstance(level, SlidingLevel):
+        for key in level.keys:
+            leaves = level.returns_at(key)
+            if earliest - level.width <= leaves <= latest + ARRIVAL:
+                return True
+            if leaves > now + ARRIVAL + level.width:
+                break
+    return False
+
+
+def inferred_window(reading: QuotaReading) -> float | None:
+    """The window that a bucket's triple (limit, remaining, reset) betrays, or the one that is told.
+
+    A continuous bucket is full again after used / limit of its window, so the window is
+    reset * limit / used. It counts only where it comes out close to one that providers use.
+    """
+    limit, remaining, reset_after = reading.limit, reading.remaining, reading.reset_after
+    if limit and remaining is not None and reset_after and remaining < limit:
+        implied = reset_after * limit / (limit - remaining)
+        nearest = min(WINDOWS, key=lambda window: abs(math.log(window / implied)))
+        if abs(implied / nearest - 1) < 0.03 and reset_after != int(reset_after):  # noqa: PLR2004 - its precision
+            return nearest
+    return reading.window
