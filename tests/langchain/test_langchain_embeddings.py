@@ -3,13 +3,25 @@
 import time
 
 import pytest
-from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from langchain_core.embeddings import Embeddings
 from langchain_openai import OpenAIEmbeddings
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
 from langchain_adaptive_rate_limiter import AdaptiveCallbackHandler, AdaptiveEmbeddings, AdaptiveLimiter
 
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
+
+
+class Constant(Embeddings):
+    """Embeddings that need no network."""
+
+    def embed_documents(self, texts):
+        return [[1.0, 0.0] for _ in texts]
+
+    def embed_query(self, text):
+        return [1.0, 0.0]
+
+
 TEXTS = [f"text {number} " * (number + 1) for number in range(20)]
 
 
@@ -103,11 +115,11 @@ def test_a_retry_of_the_sdk_is_admitted_again(lab, client):
 
 
 def test_a_failure_leaves_no_hold(lab, client):
-    class Failing(DeterministicFakeEmbedding):
+    class Failing(Constant):
         def embed_documents(self, texts):
             raise ValueError("no")
 
-    embeddings = AdaptiveEmbeddings(Failing(size=3))
+    embeddings = AdaptiveEmbeddings(Failing())
     with pytest.raises(ValueError, match="no"):
         embeddings.embed_documents(["a"])
     assert _bucket(embeddings.limiter).in_flight == 0
@@ -115,7 +127,7 @@ def test_a_failure_leaves_no_hold(lab, client):
 
 def test_embeddings_without_http_are_counted_as_guessed():
     limiter = Limiter(quotas={"tokens": 1000})
-    embeddings = AdaptiveEmbeddings(DeterministicFakeEmbedding(size=3), limiter, batch_size=2)
+    embeddings = AdaptiveEmbeddings(Constant(), limiter, batch_size=2)
     assert len(embeddings.embed_documents(["word" * 10] * 5)) == 5
     assert embeddings.embed_documents([]) == []
     bucket = _bucket(limiter)
@@ -134,11 +146,11 @@ def test_embeddings_without_http_are_counted_as_guessed():
         (lambda: AdaptiveCallbackHandler(3), "limiter must be a Limiter, got 3"),
         (lambda: AdaptiveEmbeddings("model"), "embeddings must be LangChain Embeddings, got 'model'"),
         (
-            lambda: AdaptiveEmbeddings(DeterministicFakeEmbedding(size=3), 3),
+            lambda: AdaptiveEmbeddings(Constant(), 3),
             "limiter must be a Limiter, got 3",
         ),
-        (lambda: AdaptiveEmbeddings(DeterministicFakeEmbedding(size=3), batch_size=0), "batch_size .* got 0"),
-        (lambda: AdaptiveEmbeddings(DeterministicFakeEmbedding(size=3), Limiter(), max_wait=1), "max_wait=1"),
+        (lambda: AdaptiveEmbeddings(Constant(), batch_size=0), "batch_size .* got 0"),
+        (lambda: AdaptiveEmbeddings(Constant(), Limiter(), max_wait=1), "max_wait=1"),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_value(build, words):
@@ -147,4 +159,4 @@ def test_a_wrong_argument_is_named_with_its_value(build, words):
 
 
 def test_it_is_an_embeddings():
-    assert isinstance(AdaptiveEmbeddings(DeterministicFakeEmbedding(size=3)), Embeddings)
+    assert isinstance(AdaptiveEmbeddings(Constant()), Embeddings)

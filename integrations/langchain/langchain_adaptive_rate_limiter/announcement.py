@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,15 +18,13 @@ EXTRAS = ("tools", "functions", "response_format")  # parts of the prompt that a
 FRAMES = 5  # between LangChain's call and ours, where another limiter has wrapped this one
 
 
-@dataclass(slots=True, eq=False)
-class Announcement:
-    """One run that is about to ask for admission."""
+class Announcement(NamedTuple):
+    """One run that is about to ask for admission, in the words of LangChain's start callback."""
 
     run_id: UUID
-    model: str | None
-    prompt: Any
-    max_tokens: int | None
-    route: tuple[str, ...]
+    serialized: Mapping[str, Any] | None
+    messages: list[list[BaseMessage]]
+    options: Mapping[str, Any]
 
 
 announced: ContextVar[dict[UUID, Announcement] | None] = ContextVar(
@@ -71,23 +68,11 @@ def claim(frame: FrameType | None) -> tuple[Announcement | None, Any]:
     return (waiting.pop(next(iter(waiting))) if waiting else None), None
 
 
-def describe(
-    serialized: Mapping[str, Any] | None,
-    messages: list[list[BaseMessage]],
-    run_id: UUID,
-    options: Mapping[str, Any],
-) -> Announcement:
-    """Read model, size and destination from what LangChain passes to its start callbacks."""
+def describe(announcement: Announcement) -> dict[str, Any]:
+    """Model, size and destination, as arguments of `Limiter.acquire`."""
+    _, serialized, messages, options = announcement
     params = options.get("invocation_params") or {}
     metadata = options.get("metadata") or {}
-    model = next(
-        (str(params[name]) for name in MODEL_NAMES if params.get(name)), metadata.get("ls_model_name")
-    )
-    bound = next((params[name] for name in OUTPUT_BOUNDS if isinstance(params.get(name), int)), None)
-    if bound is None and isinstance(metadata.get("ls_max_tokens"), int):
-        bound = metadata["ls_max_tokens"]
-    if bound is not None and isinstance(params.get("n"), int):
-        bound *= max(1, params["n"])
     arguments = (serialized or {}).get("kwargs") or {}
     base = [str(value) for name, value in arguments.items() if "base" in name or "endpoint" in name]
     prompt: list[Any] = [params[name] for name in EXTRAS if params.get(name)]
@@ -96,4 +81,28 @@ def describe(
             prompt.append(message.content)
             if calls := getattr(message, "tool_calls", None):
                 prompt.append(calls)
-    return Announcement(run_id, model, prompt, bound, (str(metadata.get("ls_provider", "")), *base))
+    return {
+        "model": _model(params, metadata),
+        "prompt": prompt,
+        "max_tokens": _bound(params, metadata),
+        "route": (metadata.get("ls_provider"), *base),
+        "estimated": True,
+    }
+
+
+def _model(params: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None:
+    for name in MODEL_NAMES:
+        if model := params.get(name):
+            return str(model)
+    return metadata.get("ls_model_name")
+
+
+def _bound(params: Mapping[str, Any], metadata: Mapping[str, Any]) -> int | None:
+    """The most tokens that all answers together may have."""
+    for place, names in ((params, OUTPUT_BOUNDS), (metadata, ("ls_max_tokens",))):
+        for name in names:
+            bound = place.get(name)
+            if isinstance(bound, int) and bound >= 0:
+                answers = params.get("n")
+                return bound * max(1, answers) if isinstance(answers, int) else bound
+    return None

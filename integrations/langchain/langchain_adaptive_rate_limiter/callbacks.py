@@ -117,7 +117,7 @@ class RunObserver(ModelHandler):
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any
     ) -> None:
         _step_aside(options.get("parent_run_id"))
-        announce(describe(serialized, messages, run_id, options), options.get("batch_size") or 1)
+        announce(Announcement(run_id, serialized, messages, options), options.get("batch_size") or 1)
 
 
 attached: ContextVar[tuple[UUID, Reservation] | None] = ContextVar(
@@ -173,16 +173,13 @@ class AdaptiveCallbackHandler(ModelHandler):
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any
     ) -> None:
-        self._record(describe(serialized, messages, run_id, options))
+        self._record(Announcement(run_id, serialized, messages, options))
 
     def on_llm_start(
         self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **options: Any
     ) -> None:
         messages: list[list[BaseMessage]] = [[HumanMessage(prompt) for prompt in prompts]]
-        self._record(describe(serialized, messages, run_id, options))
+        self._record(Announcement(run_id, serialized, messages, options))
 
     def _record(self, seen: Announcement) -> None:
-        self.keep(
-            seen.run_id,
-            self.limiter.record(seen.model, prompt=seen.prompt, max_tokens=seen.max_tokens, route=seen.route),
-        )
+        self.keep(seen.run_id, self.limiter.record(**describe(seen)))

@@ -10,7 +10,7 @@ from langchain_core.rate_limiters import BaseRateLimiter
 
 from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
 from adaptive_rate_limiter.http import observe_http as start_observation
-from langchain_adaptive_rate_limiter.announcement import Announcement, announce, claim
+from langchain_adaptive_rate_limiter.announcement import Announcement, announce, claim, describe
 from langchain_adaptive_rate_limiter.callbacks import attach, observe_runs
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class AdaptiveLimiter(BaseRateLimiter):
     def acquire(self, *, blocking: bool = True) -> bool:
         """Wait until the announced call may be sent. With `blocking=False`: True only if it may go now."""
         announcement, manager = claim(_caller())
-        call = _described(announcement)
+        call = describe(announcement) if announcement else {}
         limiter = self.limiter
         reservation = limiter.acquire(**call) if blocking else limiter.try_acquire(**call)
         if reservation is None:
@@ -63,7 +63,7 @@ class AdaptiveLimiter(BaseRateLimiter):
 
     async def aacquire(self, *, blocking: bool = True) -> bool:
         announcement, manager = claim(_caller())
-        call = _described(announcement)
+        call = describe(announcement) if announcement else {}
         limiter = self.limiter
         reservation = await limiter.aacquire(**call) if blocking else limiter.try_acquire(**call)
         if reservation is None:
@@ -104,15 +104,3 @@ def _later(announcement: Announcement | None) -> None:
 def _caller() -> FrameType | None:
     """The frame that called our caller: LangChain's, which has the run manager."""
     return sys._getframe(2)  # noqa: SLF001 - see `claim`
-
-
-def _described(announcement: Announcement | None) -> dict[str, Any]:
-    if announcement is None:
-        return {}
-    return {
-        "model": announcement.model,
-        "prompt": announcement.prompt,
-        "max_tokens": announcement.max_tokens,
-        "route": announcement.route,
-        "estimated": True,
-    }
