@@ -68,14 +68,14 @@ def _decimal(value: int, size: int) -> str:
 
 
 def _whole(seconds: float) -> str:
-    return str(math.ceil(seconds))
+    return str(math.ceil(round(seconds, 9)))  # 10.000000000000002 s are ten seconds
 
 
 def _retry_after(verdict: Verdict, *, millis: bool = False) -> Headers:
     wait = verdict.retry_after
     if wait is None or verdict.too_large:
         return {}
-    fine = {"retry-after-ms": str(math.ceil(wait * 1000))} if millis else {}
+    fine = {"retry-after-ms": _whole(wait * 1000)} if millis else {}
     return {"retry-after": _whole(wait), **fine}
 
 

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 STEPS = 100
 """Strangers act this often per window."""
+MEMORY = 100
+"""Windows: after a pause longer than this, what strangers took before is back."""
 
 
 class Strangers:
     """Other clients of the same key, who take `share` of a limit's rate in even steps of a hundredth of its window.
 
-    They stop while the limit is in debt, and begin with the first call of `catch_up`.
+    What finds nothing left waits and goes first as soon as there is something, as those who retry do: over time
+    strangers get their share, however eager the client. They begin with the first call of `catch_up`.
     """
 
     def __init__(self, limit: Limit, share: float) -> None:
@@ -28,18 +31,24 @@ class Strangers:
         self.limit = limit
         self.share = share
         self._at: float | None = None
+        self._waiting = 0.0
 
     def catch_up(self, now: float) -> None:
         if self._at is None:
             self._at = now
         step = self.limit.window / STEPS
         due = math.floor((now - self._at) / step)
-        for n in range(max(1, due - STEPS), due + 1):  # what was taken more than a window ago is back
-            at = self._at + n * step
-            if self.limit.balance(at) > 0:
-                self.limit.charge(self.share * self.limit.limit / STEPS, at)
+        for n in range(max(1, due - MEMORY * STEPS), due + 1):
+            self._take(self.share * self.limit.limit / STEPS, self._at + n * step)
+        self._take(0.0, now)  # a window may have opened since the last step
         if due > 0:
             self._at += due * step
+
+    def _take(self, more: float, now: float) -> None:
+        self._waiting += more
+        if taken := min(self._waiting, self.limit.remaining(now)):
+            self.limit.charge(taken, now)
+            self._waiting -= taken
 
 
 @dataclass
@@ -74,8 +83,10 @@ class Rule:
 
     def charge(self, cost: float, now: float) -> None:
         if cost:
+            # What a window is charged beyond its limit is forgotten when it ends; a bucket's debt is paid.
+            bound = cost if isinstance(self.limit, TokenBucket) else min(cost, self.limit.remaining(now))
+            self._charged += bound
             self.limit.charge(cost, now)
-            self._charged += cost
 
     def closed(self) -> None:
         """An admission has been charged."""
@@ -93,8 +104,10 @@ class Rule:
             return 0.0
         if isinstance(self.limit, TokenBucket):
             kept = (1 - self.strangers) / self.limit.window
-            return bucket_bound(self.demand, self._depth, [(at, limit * kept) for at, limit in self._history])
-        return window_bound(self.demand, self.limit.window, self._history, first=self._first_window)
+            depth = self._depth + self.strangers * max(limit for _, limit in self._history) / STEPS
+            return bucket_bound(self.demand, depth, [(at, limit * kept) for at, limit in self._history])
+        window, first = self.limit.window, self._first_window
+        return window_bound(self.demand, window, self._history, first=first, strangers=self.strangers)
 
 
 @dataclass(frozen=True)
@@ -188,19 +201,27 @@ def bucket_bound(total: float, depth: float, rates: Sequence[tuple[float, float]
 
 
 def window_bound(
-    total: float, window: float, limits: Sequence[tuple[float, float]], *, first: float | None = None
+    total: float,
+    window: float,
+    limits: Sequence[tuple[float, float]],
+    *,
+    first: float | None = None,
+    strangers: float = 0.0,
 ) -> float:
     """(ceil(S / L) - 1) * W, where each window allows the largest limit in force during it.
 
-    `first` is what was left of the first window if the windows are aligned to a clock.
+    `first` is what was left of the first window if the windows are aligned to a clock. Before a window opens,
+    strangers have asked for their share of all windows before it, but for the step that is under way.
     """
     start, end = 0.0, window if first is None else first
     changes = [*limits, (math.inf, 0.0)]
+    total -= strangers * max(limit for _, limit in limits) / STEPS
     while True:
-        allowed = max(
+        valid = [
             limit for (at, limit), (until, _) in itertools.pairwise(changes) if at < end and until > start
-        )
-        total -= allowed
+        ]
+        total -= max(valid)
         if total <= 0:
             return start
+        total += strangers * min(valid) * (end - start) / window
         start, end = end, end + window

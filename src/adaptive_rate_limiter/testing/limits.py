@@ -13,6 +13,9 @@ from typing import Literal, get_args
 Algorithm = Literal["token_bucket", "fixed_window", "sliding_window"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 
+ROUNDING = 1e-9
+"""Seconds, and share of a limit: waiting exactly `retry_after` must be enough in floating point too."""
+
 
 class Limit(ABC):
     """`limit` units in `window` seconds. A time earlier than the last one counts as the last one."""
@@ -41,7 +44,7 @@ class Limit(ABC):
         return max(0.0, self.balance(now))
 
     def fits(self, cost: float, now: float) -> bool:
-        return cost <= self.balance(now)
+        return cost <= self.balance(now) + ROUNDING * self.limit
 
     @abstractmethod
     def charge(self, cost: float, now: float) -> None:
@@ -100,10 +103,6 @@ class TokenBucket(Limit):
             self._at = now
         return self.capacity - self._spent
 
-    def fits(self, cost: float, now: float) -> bool:
-        # A billionth of slack: waiting exactly retry_after must be enough in floating point too.
-        return cost <= self.balance(now) + 1e-9 * self.limit
-
     def charge(self, cost: float, now: float) -> None:
         self.balance(now)
         self._spent += cost
@@ -143,20 +142,24 @@ class FixedWindow(Limit):
         self._used = 0.0
         self._ends = -math.inf
 
+    @property
+    def _over(self) -> bool:
+        return self._at + ROUNDING >= self._ends
+
     def balance(self, now: float) -> float:
         self._at = max(self._at, now)
-        if self._at >= self._ends:
+        if self._over:
             self._used = 0.0
             if self._epoch is not None:
-                passed = math.floor((self._at - self._epoch) / self.window)
+                passed = math.floor((self._at + ROUNDING - self._epoch) / self.window)
                 self._ends = self._epoch + (passed + 1) * self.window
-                if self._ends <= self._at:  # the division rounded down
+                if self._over:  # the division rounded down
                     self._ends += self.window
         return self.limit - self._used
 
     def charge(self, cost: float, now: float) -> None:
         self.balance(now)
-        if self._at >= self._ends:
+        if self._over:
             self._ends = self._at + self.window
         self._used += cost
 
@@ -166,7 +169,7 @@ class FixedWindow(Limit):
 
     def reset_after(self, now: float) -> float:
         self.balance(now)
-        return max(0.0, self._ends - self._at)
+        return max(0.0, min(self.window, self._ends - self._at))  # a + w - a may be above w
 
     def retry_after(self, cost: float, now: float) -> float:
         if self.fits(cost, now):
@@ -184,7 +187,7 @@ class SlidingWindow(Limit):
 
     def balance(self, now: float) -> float:
         self._at = max(self._at, now)
-        while self._log and self._log[0][0] <= self._at:
+        while self._log and self._log[0][0] <= self._at + ROUNDING:
             self._used -= self._log.popleft()[1]
         if not self._log:
             self._used = 0.0  # rounding ends with the last entry
@@ -207,16 +210,16 @@ class SlidingWindow(Limit):
 
     def reset_after(self, now: float) -> float:
         self.balance(now)
-        return self._log[0][0] - self._at if self._log else 0.0
+        return min(self.window, self._log[0][0] - self._at) if self._log else 0.0
 
     def retry_after(self, cost: float, now: float) -> float:
-        missing = cost - self.balance(now)
+        missing = cost - self.balance(now) - ROUNDING * self.limit
         if missing <= 0:
             return 0.0
         for leaves, share in self._log:
             missing -= share
             if missing <= 0:
-                return leaves - self._at
+                return min(self.window, leaves - self._at)
         return math.inf
 
 
