@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from adaptive_rate_limiter.backends.base import BaseBackend
 from adaptive_rate_limiter.backends.locked import LockedBucket
 from adaptive_rate_limiter.backends.memory import MemoryBackend
-from adaptive_rate_limiter.backends.waking import LoopWaker, ThreadWaker
+from adaptive_rate_limiter.backends.waking import ThreadWaker, loop_waker
 from adaptive_rate_limiter.clock import Clock, SystemClock
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import charging_for
@@ -32,7 +32,7 @@ from adaptive_rate_limiter.report import (
     forecast_bucket,
     snapshot_bucket,
 )
-from adaptive_rate_limiter.reservation import Reservation
+from adaptive_rate_limiter.reservation import Reservation, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -115,7 +115,8 @@ class Limiter:
         """
         reservation = self._reserve(model, tokens, options)
         if not reservation.bucket.submit(reservation.call, ThreadWaker):
-            self._wait(reservation)
+            with Wait(reservation, self.clock):
+                reservation.call.wake.wait()
         return reservation
 
     async def aacquire(
@@ -123,8 +124,10 @@ class Limiter:
     ) -> Reservation:
         """`acquire` for coroutines, of any number of event loops at once."""
         reservation = self._reserve(model, tokens, options)
-        if not reservation.bucket.submit(reservation.call, LoopWaker):
-            await self._await(reservation)
+        del options  # ten thousand of them may wait
+        if not reservation.bucket.submit(reservation.call, loop_waker):
+            with Wait(reservation, self.clock):
+                await reservation.call.wake
         return reservation
 
     def try_acquire(
@@ -150,44 +153,15 @@ class Limiter:
         """Admit another attempt of the same call; it keeps its place by age."""
         self._renew(reservation)
         if not reservation.bucket.submit(reservation.call, ThreadWaker):
-            self._wait(reservation)
+            with Wait(reservation, self.clock):
+                reservation.call.wake.wait()
 
     async def areadmit(self, reservation: Reservation) -> None:
         """`readmit` for coroutines."""
         self._renew(reservation)
-        if not reservation.bucket.submit(reservation.call, LoopWaker):
-            await self._await(reservation)
-
-    def _wait(self, reservation: Reservation) -> None:
-        started = self.clock.now()
-        try:
-            reservation.call.wake.wait()
-        except BaseException:
-            self._leave(reservation)
-            raise
-        self._arrive(reservation, started)
-
-    async def _await(self, reservation: Reservation) -> None:
-        started = self.clock.now()
-        try:
-            await reservation.call.wake.future
-        except BaseException:
-            self._leave(reservation)
-            raise
-        self._arrive(reservation, started)
-
-    def _leave(self, reservation: Reservation) -> None:
-        reservation.closed = True
-        reservation.bucket.leave(reservation.call)
-
-    def _arrive(self, reservation: Reservation, started: float) -> None:
-        call = reservation.call
-        call.wake = None
-        reservation.waited += self.clock.now() - started
-        reservation.wait_reason = call.reason
-        if call.error is not None:
-            reservation.closed = True
-            raise call.error
+        if not reservation.bucket.submit(reservation.call, loop_waker):
+            with Wait(reservation, self.clock):
+                await reservation.call.wake
 
     def _renew(self, reservation: Reservation) -> None:
         old = reservation.call

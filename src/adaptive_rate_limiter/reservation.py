@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from adaptive_rate_limiter.backends.locked import LockedBucket
+    from adaptive_rate_limiter.clock import Clock
     from adaptive_rate_limiter.core.queue import Call
     from adaptive_rate_limiter.limiter import Limiter
     from adaptive_rate_limiter.types import RateLimitInfo, Refusal
@@ -190,6 +191,34 @@ class Reservation:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Reservation of {self.bucket_id}, {state}, waited {self.waited:.3f} s>"
+
+
+class Wait:
+    """The time in which a reservation stands in line: whatever ends it, nothing stays behind."""
+
+    __slots__ = ("clock", "reservation", "since")
+
+    def __init__(self, reservation: Reservation, clock: Clock) -> None:
+        self.reservation = reservation
+        self.clock = clock
+        self.since = clock.now()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        reservation = self.reservation
+        call = reservation.call
+        if kind is not None:
+            reservation.closed = True
+            reservation.bucket.leave(call)
+            return
+        call.wake = None
+        reservation.waited += self.clock.now() - self.since
+        reservation.wait_reason = call.reason
+        if call.error is not None:
+            reservation.closed = True
+            raise call.error
 
 
 def _known(amount: Any) -> float | None:

@@ -17,7 +17,7 @@ from adaptive_rate_limiter.core.queue import FairQueue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from adaptive_rate_limiter.backends.waking import LoopWaker, ThreadWaker
+    from adaptive_rate_limiter.backends.waking import Waker
     from adaptive_rate_limiter.clock import Clock, Timer
     from adaptive_rate_limiter.core.bucket import Bucket
     from adaptive_rate_limiter.core.charging import Charging
@@ -51,7 +51,7 @@ class LockedBucket:
         with _listing:
             _all.add(self)
 
-    def submit(self, call: Call, waker: Callable[[], ThreadWaker | LoopWaker]) -> bool:
+    def submit(self, call: Call, waker: Callable[[], Waker]) -> bool:
         """True if the call was admitted at once; else `call.wake` is set, and woken when its wait is over.
 
         Raises CapacityExceededError if it can never go, or not in time.

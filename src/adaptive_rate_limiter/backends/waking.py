@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.queue import Call
 
-__all__ = ["LoopWaker", "ThreadWaker", "wake"]
+__all__ = ["LoopWaker", "ThreadWaker", "Waker", "loop_waker", "wake"]
 
 
 class ThreadWaker:
     """Wakes one thread. A bare lock is a tenth of the size of a threading.Event."""
 
     __slots__ = ("lock",)
-
-    loop = None
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -30,33 +28,33 @@ class ThreadWaker:
         self.lock.release()
 
 
-class LoopWaker:
-    """Wakes one coroutine, in whichever event loop it runs; the loop is known only while it waits."""
+LoopWaker: TypeAlias = "asyncio.Future[None]"
+"""Wakes one coroutine, in whichever event loop it runs; the loop is known only while it waits."""
 
-    __slots__ = ("future", "loop")
+Waker: TypeAlias = "ThreadWaker | LoopWaker"
 
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] = self.loop.create_future()
 
-    def wake(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+def loop_waker() -> LoopWaker:
+    return asyncio.get_running_loop().create_future()
 
 
 def wake(calls: list[Call]) -> list[Call]:
     """Wake everyone, with one hand-over for each event loop. Returns those whose loop was closed over them."""
     loops: dict[asyncio.AbstractEventLoop, list[Call]] = {}
     for call in calls:
-        if call.wake.loop is None:
-            call.wake.wake()
+        waker: Waker = call.wake
+        if isinstance(waker, ThreadWaker):
+            waker.wake()
         else:
-            loops.setdefault(call.wake.loop, []).append(call)
+            loops.setdefault(waker.get_loop(), []).append(call)
     return [call for loop, group in loops.items() if not _hand_over(loop, group) for call in group]
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> bool:
-    wakers = [call.wake for call in calls]
+    wakers: list[LoopWaker] = [call.wake for call in calls]
+    if asyncio._get_running_loop() is loop:  # noqa: SLF001 - documented, and it does not raise where there is none
+        _wake_in_loop(wakers)
+        return True
     try:
         loop.call_soon_threadsafe(_wake_in_loop, wakers)
     except RuntimeError:  # the loop is closed
@@ -66,4 +64,5 @@ def _hand_over(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> bool:
 
 def _wake_in_loop(wakers: list[LoopWaker]) -> None:
     for waker in wakers:
-        waker.wake()
+        if not waker.done():
+            waker.set_result(None)
