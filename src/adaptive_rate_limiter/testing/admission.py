@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
-from adaptive_rate_limiter.testing.gate import Gate, Rule, Verdict
+from adaptive_rate_limiter.testing.gate import Gate, Rule, Strangers, Verdict
 from adaptive_rate_limiter.testing.limits import Algorithm, FixedWindow, new_limit
 
 if TYPE_CHECKING:
@@ -82,6 +83,15 @@ class Terms:
     count_refused: bool = False
     epoch: float = 0.0
 
+    def __post_init__(self) -> None:
+        Strangers(new_limit(self.algorithm, 1.0, self.window), self.strangers)  # they check themselves
+        if self.burst is not None and not 0 <= self.burst < math.inf:
+            raise ValueError(f"burst is seconds of refill, got {self.burst!r}")
+        if self.slice_seconds is not None and not 0 < self.slice_seconds <= self.window:
+            raise ValueError(f"slice_seconds must be within the window, got {self.slice_seconds!r}")
+        if self.max_concurrency is not None and self.max_concurrency < 1:
+            raise ValueError(f"max_concurrency must be at least 1, got {self.max_concurrency!r}")
+
 
 class Admission:
     """Safe to share between threads. `now` is seconds on any monotonic clock."""
@@ -98,7 +108,7 @@ class Admission:
         self._charged: Counter[str] = Counter()
         self._timeline: list[Event] = []
         self.set_limits(limits, 0.0)
-        self._gate("")  # wrong terms fail here, not with the first request
+        self._gate("")  # a key without requests has its limits too
 
     def arrive(self, now: float) -> tuple[int, float]:
         """Count a request: its index and the seconds since the first one."""
@@ -151,17 +161,16 @@ class Admission:
 
     def set_limits(self, limits: Mapping[str, float | None], now: float) -> None:
         """`None` leaves a limit as it is."""
-        unknown = limits.keys() - RULES.keys()
-        if unknown:
-            raise TypeError(f"unknown limits {sorted(unknown)}; known are {sorted(RULES)}")
+        changed = {name: limit for name, limit in limits.items() if limit is not None}
+        self._check(changed)
         with self._lock:
-            self._set_limits({name: limit for name, limit in limits.items() if limit is not None}, now)
+            self._set_limits(changed, now)
 
     def schedule(self, at: float, limits: Mapping[str, float]) -> None:
         """Change limits `at` seconds after the first request."""
-        unknown = limits.keys() - RULES.keys()
-        if unknown:
-            raise TypeError(f"unknown limits {sorted(unknown)}; known are {sorted(RULES)}")
+        if not 0 <= at < math.inf:
+            raise ValueError(f"limits change after the first request, got at={at!r}")
+        self._check(limits)
         with self._lock:
             self._scheduled.append((at, dict(limits)))
             self._scheduled.sort(key=lambda change: change[0])
@@ -186,6 +195,14 @@ class Admission:
                 remaining=self._remaining(now),
                 timeline=tuple(self._timeline),
             )
+
+    def _check(self, limits: Mapping[str, float]) -> None:
+        """Before anything is changed. A scheduled change would fail in the middle of somebody's request."""
+        unknown = limits.keys() - RULES.keys()
+        if unknown:
+            raise TypeError(f"unknown limits {sorted(unknown)}; known are {sorted(RULES)}")
+        for limit in limits.values():
+            new_limit(self.terms.algorithm, limit, self.terms.window)
 
     def _remaining(self, now: float) -> dict[str, float]:
         return {

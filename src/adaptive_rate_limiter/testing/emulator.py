@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from adaptive_rate_limiter.testing.admission import Admission, EmulatorStats, Event, Terms
-from adaptive_rate_limiter.testing.app import App, Conduct
+from adaptive_rate_limiter.testing.app import App
 from adaptive_rate_limiter.testing.calls import RequestInfo, ToolCall
+from adaptive_rate_limiter.testing.desk import Conduct
 from adaptive_rate_limiter.testing.server import Loopback
 
 if TYPE_CHECKING:
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from adaptive_rate_limiter.testing.app import Latency
     from adaptive_rate_limiter.testing.calls import OutputTokens, ToolScript
+    from adaptive_rate_limiter.testing.desk import Latency
     from adaptive_rate_limiter.testing.dialects import Provider
     from adaptive_rate_limiter.testing.faults import Faults
     from adaptive_rate_limiter.testing.limits import Algorithm
@@ -154,13 +156,10 @@ class ProviderEmulator:
 
     def run(self, on_ready: Callable[[ProviderEmulator], object] = lambda _emulator: None) -> None:
         """Serve until interrupted."""
-        with self:
+        with self, suppress(KeyboardInterrupt):
             on_ready(self)
-            try:
-                while True:
-                    time.sleep(3600)
-            except KeyboardInterrupt:
-                pass
+            while True:
+                time.sleep(3600)
 
     def __enter__(self) -> Self:
         self.start()

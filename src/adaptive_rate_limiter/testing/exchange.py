@@ -11,10 +11,10 @@ from adaptive_rate_limiter.testing.faults import failure
 from adaptive_rate_limiter.testing.server import ABORT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
-    from adaptive_rate_limiter.testing.app import App
     from adaptive_rate_limiter.testing.calls import Endpoint, RequestInfo
+    from adaptive_rate_limiter.testing.desk import Desk, Receive, Send
     from adaptive_rate_limiter.testing.faults import Fault
 
 UNSTATED_OUTPUT = {"openai": 16}
@@ -27,15 +27,15 @@ class Line(NamedTuple):
     """The two ends of an ASGI call."""
 
     scope: Mapping[str, Any]
-    receive: Callable[[], Awaitable[Any]]
-    send: Callable[[Any], Awaitable[None]]
+    receive: Receive
+    send: Send
 
 
 class Exchange:
-    def __init__(self, app: App, endpoint: Endpoint, call: RequestInfo, line: Line) -> None:
-        self._app = app
-        self._conduct = app.conduct
-        self._admission = app.admission
+    def __init__(self, desk: Desk, endpoint: Endpoint, call: RequestInfo, line: Line) -> None:
+        self._desk = desk
+        self._conduct = desk.conduct
+        self._admission = desk.admission
         self._endpoint = endpoint
         self._call = call
         self._line = line
@@ -43,8 +43,8 @@ class Exchange:
         self._in_flight = False
 
     async def run(self, now: float) -> None:
-        call, app = self._call, self._app
-        fault = app.fault(call)
+        call, desk = self._call, self._desk
+        fault = desk.fault(call)
         costs = self._costs()
         if fault is not None and fault != "drop_after":
             self._admission.fault(costs["tokens"], now)
@@ -52,16 +52,16 @@ class Exchange:
             return
         conduct = self._conduct
         completion = compose(call, conduct.output_tokens, conduct.tool_calls) if call.generates else SILENCE
-        latency = app.latency(call)
+        latency = desk.latency(call)
         verdict = self._admission.admit(call.model, costs, now)
-        headers = app.limit_headers(call.model, now)
+        headers = desk.limit_headers(call.model, now)
         if not verdict.admitted:
-            await app.reply(app.dialect.refusal(verdict, call.model), self._send, call.index, headers)
+            await desk.reply(desk.dialect.refusal(verdict, call.model), self._send, call.index, headers)
             return
         self._in_flight = True
         try:
             if fault == "drop_after":
-                await app.pause(latency)
+                await desk.pause(latency)
                 self._produce(completion.output_tokens * call.choices)
                 self._admission.fault(costs["tokens"], time.monotonic())
                 await self._cut()
@@ -88,25 +88,25 @@ class Exchange:
         return {**costs, "tokens": call.prompt_tokens + output, "output_tokens": output}
 
     async def _answer(self, completion: Completion, latency: float, headers: Mapping[str, str]) -> None:
-        await self._app.pause(latency)
+        await self._desk.pause(latency)
         self._produce(completion.output_tokens * self._call.choices)
         answer = Answer(200, self._endpoint.reply(self._call, completion), self._stamped(headers))
         # Before the answer leaves: a client that sends its next request at once must find the slot free.
         self._release()
-        await self._app.reply(answer, self._send, self._call.index)
+        await self._desk.reply(answer, self._send, self._call.index)
 
     async def _stream(self, completion: Completion, latency: float, headers: Mapping[str, str]) -> None:
         """Half of the latency passes before the first byte, the rest between the pieces."""
-        app, events = self._app, self._endpoint.events(self._call, completion)
-        await app.pause(latency / 2)
-        head = app.head(self._stamped(headers), "text/event-stream; charset=utf-8", self._call.index)
+        desk, events = self._desk, self._endpoint.events(self._call, completion)
+        await desk.pause(latency / 2)
+        head = desk.head(self._stamped(headers), "text/event-stream; charset=utf-8", self._call.index)
         await self._send({"type": "http.response.start", "status": 200, "headers": head})
         spoken = sum(1 for _, count in events if count) or 1
         waiting: list[bytes] = []
         for event, count in events:
             if count:
                 await self._flush(waiting)
-                await app.pause(latency / 2 / spoken)
+                await desk.pause(latency / 2 / spoken)
                 self._produce(count)
             waiting.append(event)
         self._release()
@@ -119,7 +119,7 @@ class Exchange:
     def _stamped(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         if self._conduct.stamp == "admission":
             return headers
-        return self._app.limit_headers(self._call.model, time.monotonic())
+        return self._desk.limit_headers(self._call.model, time.monotonic())
 
     def _produce(self, output_tokens: int) -> None:
         if self._conduct.charge == "usage" and output_tokens:
@@ -133,7 +133,7 @@ class Exchange:
 
     async def _fail(self, fault: Fault) -> None:
         if isinstance(fault, int):
-            await self._app.reply(failure(self._conduct.provider, fault), self._send, self._call.index)
+            await self._desk.reply(failure(self._conduct.provider, fault), self._send, self._call.index)
         else:
             await self._cut()
 
