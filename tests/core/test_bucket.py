@@ -226,3 +226,23 @@ def test_a_balance_needs_requests_and_tokens():
     assert bucket._funds(0.0).prefer_large
     assert bucket_of(Quota("requests", 60))._funds(0.0) is None
     assert bucket_of(Quota("requests", 60), Quota("requests", 900, 3600.0))._funds(0.0) is None
+
+
+def test_the_eta_of_an_untold_limit_goes_by_what_is_believed():
+    bucket = bucket_of()
+    now = 0.0
+    calls = []
+    for _ in range(40):
+        now += 0.3
+        made = sent(bucket, now=now)
+        bucket.observe(made, RateLimitInfo(), now)
+        bucket.settle(made, Usage(), now)
+        calls.append(made)
+    refused = sent(bucket, now=now + 0.1)
+    bucket.observe(refused, refusal(), now + 0.15)
+    for _ in range(50):
+        sent(bucket, now=now + 0.2)
+    bucket.dispatch(now + 0.5)
+    limit = bucket.inferred_limit()
+    assert limit > 0
+    assert bucket.eta({"requests": 1.0}, now + 0.5) >= now + 0.5 + 60.0 * 49 / limit

@@ -138,3 +138,23 @@ def test_a_bucket_less_deep_than_its_limit_is_found_out():
     outcome = run(provider, requests(300), latency=lambda rng: 0.05)
     assert outcome.refused_share <= 0.01
     assert outcome.bucket.ledger.gauges[0].capacity == pytest.approx(50.0, rel=0.05)
+
+
+def test_another_window_is_taken_once_readings_at_different_levels_agree():
+    ledger = Ledger()
+    cost = {"requests": 20.0}
+    ledger.read((QuotaReading("requests", 14400, 14390, 60.0),), ledger.reserve(cost, 0.0), 0.1)
+    gauge = ledger.gauges[0]
+    assert gauge.window == 60.0  # a reset in whole seconds is too coarse to tell
+    for used, window in ((20.0, 60.0), (21.0, 60.0), (40.0, 86400.0)):
+        reading = QuotaReading("requests", 14400, 14400 - used, used * 6.0 - 0.1)
+        ledger.read((reading,), ledger.reserve(cost, 1.0), 1.1)
+        assert gauge.window == window
+
+
+def test_a_window_that_is_told_without_figures_needs_two_readings():
+    ledger = Ledger()
+    ledger.read((QuotaReading("requests", 100, None, None, 60.0),), ledger.reserve(ONE, 0.0), 0.1)
+    for seen in (60.0, 10.0):
+        ledger.read((QuotaReading("requests", 100, None, None, 10.0),), ledger.reserve(ONE, 1.0), 1.1)
+        assert ledger.gauges[0].window == seen
