@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+SOONEST = 0.001  # seconds to the next timer at the least: above 1,000 calls a second several go at once
+
 
 class LockedBucket:
     """Every step on the bucket is one short critical section; whoever may go is woken after it.
@@ -135,7 +137,7 @@ class LockedBucket:
 
     def _dispatch(self, now: float) -> list[Call]:
         done = self.bucket.dispatch(now)
-        wake_at = self.bucket.wake_at
+        wake_at = self.bucket.wake_at = max(self.bucket.wake_at, now + SOONEST)
         if wake_at < self._timer_at or wake_at == math.inf:
             if self._timer is not None:
                 self._timer.cancel()
