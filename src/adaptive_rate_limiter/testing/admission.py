@@ -178,6 +178,9 @@ class Admission:
     def stats(self, now: float) -> EmulatorStats:
         with self._lock:
             self._change_limits(now)
+            if self._first is not None:  # strangers went on taking since the last request
+                for gate in self._gates.values():
+                    gate.advance(now)
             kinds = Counter(event.kind for event in self._timeline)
             admitted = [event.t for event in self._timeline if event.kind == "admitted"]
             return EmulatorStats(
@@ -205,12 +208,13 @@ class Admission:
             new_limit(self.terms.algorithm, limit, self.terms.window)
 
     def _remaining(self, now: float) -> dict[str, float]:
-        return {
-            f"{model}/{rule.name}" if model else rule.name: rule.limit.remaining(now)
-            for model, gate in self._gates.items()
-            if model or not self.terms.per_model
-            for rule in gate.rules
-        }
+        left = {}
+        for model, gate in self._gates.items():
+            if model or not self.terms.per_model:
+                for rule in gate.rules:
+                    rule.catch_up(now)
+                    left[f"{model}/{rule.name}" if model else rule.name] = rule.limit.remaining(now)
+        return left
 
     def _record(self, kind: str, cost: float, now: float) -> None:
         self._timeline.append(Event(now - (now if self._first is None else self._first), kind, cost))
