@@ -17,7 +17,14 @@ PROMPTS = (
     "messages", "input", "prompt", "contents", "system", "systemInstruction", "instructions", "tools", "functions",
     "message", "chat_history", "preamble", "documents", "texts", "query", "inputs",
 )  # fmt: skip
-OUTPUT_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "maxOutputTokens", "maxTokens", "num_predict")
+OUTPUT_BOUNDS = (
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "maxOutputTokens",
+    "maxTokens",
+    "num_predict",
+)
 BOUND_HOLDERS = ("generationConfig", "inferenceConfig", "options")
 WITHOUT_ANSWER = re.compile(r"embed|rerank|moderations|batchEmbedContents|countTokens", re.IGNORECASE)
 MODEL_IN_PATH = re.compile(r"/(?:models|model|deployments)/([^/:?]+)")
