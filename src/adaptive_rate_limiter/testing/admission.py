@@ -178,9 +178,6 @@ class Admission:
     def stats(self, now: float) -> EmulatorStats:
         with self._lock:
             self._change_limits(now)
-            if self._first is not None:  # strangers went on taking since the last request
-                for gate in self._gates.values():
-                    gate.advance(now)
             kinds = Counter(event.kind for event in self._timeline)
             admitted = [event.t for event in self._timeline if event.kind == "admitted"]
             return EmulatorStats(

@@ -81,6 +81,11 @@ class Rule:
         if self._others:
             self._others.catch_up(now)
 
+    def catch_up(self, now: float) -> None:
+        """Strangers go on taking between requests."""
+        if self._since is not None:
+            self.advance(now)
+
     def charge(self, cost: float, now: float) -> None:
         if cost:
             # What a window is charged beyond its limit is forgotten when it ends; a bucket's debt is paid.
@@ -93,8 +98,8 @@ class Rule:
         self.demand = self._charged
 
     def set_limit(self, limit: float, now: float) -> None:
+        self.catch_up(now)
         if self._since is not None:
-            self.advance(now)
             self._history.append((now - self._since, limit))
         self.limit.set_limit(limit, now)
 
