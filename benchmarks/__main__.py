@@ -66,7 +66,13 @@ def _summary(result: dict[str, Any]) -> str:
 
 def goodput_section(calls: int, limit: int) -> Iterable[str]:
     cells = [
-        [f"--provider={p}", f"--algorithm={a}", f"--client={c}", f"--calls={calls}", f"--requests-per-minute={limit}"]
+        [
+            f"--provider={p}",
+            f"--algorithm={a}",
+            f"--client={c}",
+            f"--calls={calls}",
+            f"--requests-per-minute={limit}",
+        ]
         for p in PROVIDERS
         for a in ALGORITHMS
         for c in CLIENTS

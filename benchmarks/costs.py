@@ -38,7 +38,9 @@ class Ours:
         self.limiter = Limiter(quotas=[Quota("requests", rate * 60, 60.0, burst=burst), tokens])
 
     def sync(self) -> None:
-        self.limiter.acquire("m", input_tokens=100, output_tokens=50).settle(input_tokens=100, output_tokens=50)
+        self.limiter.acquire("m", input_tokens=100, output_tokens=50).settle(
+            input_tokens=100, output_tokens=50
+        )
 
     async def asynchronous(self) -> None:
         reservation = await self.limiter.aacquire("m", input_tokens=100, output_tokens=50)

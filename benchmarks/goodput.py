@@ -12,9 +12,10 @@ import math
 import time
 from typing import Any
 
+from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
+
 from adaptive_rate_limiter.testing import ProviderEmulator
 from langchain_adaptive_rate_limiter import AdaptiveLimiter
-from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
 
 LATENCY = (0.2, 0.6)
 CONNECTIONS = 1000
@@ -68,7 +69,9 @@ async def run(cell: argparse.Namespace) -> dict[str, Any]:
         settings["tokens_per_minute"] = cell.tokens_per_minute
     with ProviderEmulator(cell.provider, latency=0.0) as warm:  # imports and first-use costs are nobody's
         await model_for(cell.provider, warm, None).abatch(prompts("plain", 20))
-    with ProviderEmulator(cell.provider, requests_per_minute=cell.requests_per_minute, **settings) as emulator:
+    with ProviderEmulator(
+        cell.provider, requests_per_minute=cell.requests_per_minute, **settings
+    ) as emulator:
         for at, limit in cell.change:
             emulator.schedule(at=at, requests_per_minute=limit)
         model = model_for(cell.provider, emulator, limiter_for(cell.client, cell.requests_per_minute))

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 
 import httpx
-from adaptive_rate_limiter import Limiter
-from langchain_adaptive_rate_limiter import AdaptiveLimiter
 from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
 from langchain_openai import ChatOpenAI
+
+from adaptive_rate_limiter import Limiter
+from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
 ROUNDS, CALLS = 15, 40
 

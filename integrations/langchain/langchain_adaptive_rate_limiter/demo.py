@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.testing import EmulatorStats, ProviderEmulator
-from langchain_adaptive_rate_limiter.limiter import AdaptiveLimiter
-from langchain_core.rate_limiters import BaseRateLimiter
+from langchain_core.prompt_values import StringPromptValue
 from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from adaptive_rate_limiter.testing import EmulatorStats, ProviderEmulator
+from langchain_adaptive_rate_limiter.limiter import AdaptiveLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from langchain_core.rate_limiters import BaseRateLimiter
 
 LATENCY = (0.2, 0.6)  # seconds of the emulated model
 REFRESH = 0.25  # seconds between looks at the emulator's counters
@@ -58,7 +65,10 @@ def _run(
     task = progress.add_task(name, total=calls, refused=0)
     with ProviderEmulator("openai", requests_per_minute=requests_per_minute, latency=LATENCY) as emulator:
         model = ChatOpenAI(
-            model="gpt-4o", api_key="no-key-needed", base_url=emulator.base_url, rate_limiter=limiter
+            model="gpt-4o",
+            api_key=SecretStr("no-key-needed"),
+            base_url=emulator.base_url,
+            rate_limiter=limiter,
         )
 
         def show() -> None:
@@ -84,8 +94,8 @@ async def _batch(model: ChatOpenAI, calls: int, show: Callable[[], None]) -> lis
 
     looking = asyncio.create_task(look())
     try:
-        prompts = [f"Say something about the number {number}." for number in range(calls)]
-        return list(await model.abatch(prompts, return_exceptions=True))
+        prompts = [StringPromptValue(text=f"Say something about {number}.") for number in range(calls)]
+        return list(await model.abatch([*prompts], return_exceptions=True))
     finally:
         looking.cancel()
 
@@ -129,7 +139,9 @@ def draw(runs: list[Run], calls: int, requests_per_minute: int, picture: str) ->
                           label=f"refused (429): {len(refused)}")  # fmt: skip
         else:
             panel.plot([], [], " ", label="refused (429): 0")
-        panel.set_title(f"{run.name}: {run.finished} finished, {run.lost} lost, {run.seconds:.0f} s", loc="left")
+        panel.set_title(
+            f"{run.name}: {run.finished} finished, {run.lost} lost, {run.seconds:.0f} s", loc="left"
+        )
         panel.set_ylabel("calls admitted")
         panel.set_ylim(0, calls * 1.08)
         panel.set_xlim(0, span)

@@ -22,6 +22,8 @@ UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a
 JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
+SURE_AFTER = 64  # readings: from then on, with one way of counting left, only some are weighed
+LOOK_AGAIN = 8  # one in so many, since providers change
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
 MEMORY = 0.95  # weight of the past score at each reading
 WORST = -12.0
@@ -148,15 +150,18 @@ class Gauge:
         """Take in a header."""
         self.readings += 1
         reading, now = shot.reading, shot.now
+        doubtful = len(self.active) > 1 or self.readings < SURE_AFTER or self.readings % LOOK_AGAIN == 0
         if shot.newest:
-            self._resize(reading, now)
-            self._fit_depth(reading, now)
+            self._resize(reading, now, doubtful=doubtful)
+            if doubtful:
+                self._fit_depth(reading, now)
         remaining = reading.remaining
         if remaining is None:
             return
         if shot.newest:
             changes = [self._change(level, shot) for level in self.models]
-            self._weigh(shot, changes)
+            if doubtful:
+                self._weigh(shot, changes)
             self._lower(remaining + shot.grain, changes, shot)
         for index, level in enumerate(self.models):
             if not is_over(level, shot):
@@ -164,11 +169,11 @@ class Gauge:
         if reading.reset_after is not None and shot.newest:
             self._set_window_end(reading.reset_after, shot.sent_at, now)
 
-    def _resize(self, reading: QuotaReading, now: float) -> None:
+    def _resize(self, reading: QuotaReading, now: float, *, doubtful: bool) -> None:
         limit = reading.limit or self.limit
         if reading.limit is None and reading.remaining is not None:
             limit = max(limit, reading.remaining)
-        window = self._window_by_vote(reading)
+        window = self._window_by_vote(reading) if doubtful else self.window
         if abs(limit - self.limit) > 0.001 * self.limit or window != self.window:
             for level in self.models:
                 level.resize(limit, window, now)
@@ -246,7 +251,8 @@ class Gauge:
         """Up to what is sure: the least that any reply told, with its refill, less what is not answered yet.
 
         Replies overtake each other, but one of them was the last to be stamped, and it told no less than
-        the least. It may have been stamped as late as now: a request can be seconds on its way. Strangers may have taken some since: where they were seen, the step is small.
+        the least. It may have been stamped as late as now: a request can be seconds on its way.
+        Strangers may have taken some since: where they were seen, the step is small.
         """
         left = level.available(now)
         low = min(self.lows[index] + level.refilled, remaining, self.limit)
