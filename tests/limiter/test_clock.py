@@ -1,6 +1,8 @@
 """One thread runs what is due, in order; the fake clock does the same by hand."""
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 
@@ -92,13 +94,21 @@ def test_a_callback_may_set_the_next_timer():
 def test_cancelled_timers_of_a_far_future_do_not_pile_up():
     thread, noted = clocks._TimerThread(), Noted(1)
     far = time.monotonic() + 3600
+    thread.add(clocks._Entry(far, lambda: None))  # those behind it do not come to the top
     for _ in range(5000):
-        entry = clocks._Entry(far, lambda: None)
+        entry = clocks._Entry(far + 1, lambda: None)
         entry.cancel()
         thread.add(entry)
     thread.add(clocks._Entry(-1.0, lambda: noted.note("after")))
     noted.wait()
     assert len(thread._due) <= clocks.TIDY
+
+
+def test_no_thread_is_started_while_the_interpreter_ends(monkeypatch):
+    thread = clocks._TimerThread()
+    monkeypatch.setattr("sys.is_finalizing", lambda: True)
+    thread.add(clocks._Entry(-1.0, lambda: None))
+    assert not thread._started
 
 
 def test_timers_set_from_many_threads_all_run():
@@ -151,3 +161,17 @@ def test_fake_callbacks_may_set_timers_within_the_same_step():
 def test_fake_time_goes_forward_only(seconds):
     with pytest.raises(ValueError, match="forward"):
         FakeClock().advance(seconds)
+
+
+def test_the_fake_clock_needs_no_extra():
+    script = (
+        "import sys\n"
+        "for name in ('starlette', 'uvicorn', 'httpx', 'pytest'): sys.modules[name] = None\n"
+        "from adaptive_rate_limiter.testing import FakeClock\n"
+        "from adaptive_rate_limiter import Limiter\n"
+        "Limiter(clock=FakeClock()).acquire().settle()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

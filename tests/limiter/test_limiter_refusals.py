@@ -218,6 +218,31 @@ async def test_a_retry_keeps_its_place_by_age(clock, turn):
     await turn()
 
 
+def test_a_retry_in_a_thread_waits_as_well(limiter, bucket, clock, in_thread, until):
+    reservation = limiter.acquire("m")
+    reservation.observe(529, {"retry-after": "10"}, OVERLOADED)
+    retry = in_thread(reservation.readmit)
+    until(lambda: bucket().waiting == 1)
+    clock.advance(12.5)
+    retry.join(10)
+    assert retry.error is None
+    assert reservation.waited == pytest.approx(12.5)
+    assert reservation.wait_reason == "provider overloaded"
+    assert reservation.settle() is True
+
+
+def test_a_retry_that_was_not_admitted_may_be_tried_again(limiter, clock):
+    reservation = limiter.acquire("m")
+    reservation.observe(429, {"retry-after": "400"}, error("Rate limit reached"))
+    for _ in range(2):
+        with pytest.raises(CapacityExceededError) as caught:
+            reservation.readmit()
+        assert caught.value.retry_after == pytest.approx(400)
+    clock.advance(401)
+    reservation.readmit()
+    assert reservation.settle() is True
+
+
 def test_an_attempt_that_never_left_is_given_back(limiter, bucket):
     reservation = limiter.acquire("m")
     assert reservation.begin_send("https://api.openai.com/v1/chat/completions", "Bearer k") is False

@@ -6,7 +6,9 @@ import math
 import pytest
 
 from adaptive_rate_limiter import Forecast, Limiter, Quota
-from adaptive_rate_limiter.report import duration
+from adaptive_rate_limiter.core.bucket import Bucket
+from adaptive_rate_limiter.core.queue import Call
+from adaptive_rate_limiter.report import duration, explain_bucket
 
 HEAD, SOON, LATER = "default/m: ", "goes in about 10 s", "goes in about 20 s"
 
@@ -135,7 +137,9 @@ async def test_a_limit_that_only_refusals_tell_is_reported_as_inferred(clock, tu
 
     tasks = [asyncio.ensure_future(call()) for _ in range(60)]
     await turn()
+    said = []
     while not all(task.done() for task in tasks):
+        said += limiter.explain(most=1)
         clock.advance(0.05)
         await asyncio.sleep(0)
         assert clock.now() < 600
@@ -143,6 +147,16 @@ async def test_a_limit_that_only_refusals_tell_is_reported_as_inferred(clock, tu
     assert [(limit.unit, limit.source) for limit in limits] == [("requests", "inferred")]
     assert limiter.forecast(requests=60).binds == "requests"
     assert limiter.forecast(requests=60).seconds > 0
+    assert any("waits for undiscovered limit, next in line, goes in about" in sentence for sentence in said)
+
+
+def test_a_call_whose_turn_has_come_is_about_to_go():
+    bucket = Bucket("b", [Quota("requests", 1, 1.0)], 0.0)
+    for _ in range(2):
+        bucket.submit(Call({"requests": 1.0}, since=0.0), 0.0)
+    assert explain_bucket(bucket, 1.0, 5) == [
+        "b: call 1 of 1 is about to go, next in line, goes as soon as that allows"
+    ]
 
 
 def test_a_forecast_is_the_slowest_of_all_buckets(clock):

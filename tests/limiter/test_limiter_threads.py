@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from adaptive_rate_limiter import Limiter, Quota
+from adaptive_rate_limiter.backends import locked
 
 WINDOW, LIMIT = 0.2, 20
 
@@ -177,9 +178,31 @@ def test_a_signal_handler_may_look_at_the_limiter(limiter):
     assert seen[0].buckets[0].admitted == 1
 
 
+async def test_what_a_forked_child_forgets(limiter, bucket, clock, turn):
+    """In this process, step by step: who waits, what is in flight, and the timer; the limits stay."""
+    running = await limiter.aacquire("m")
+    task = asyncio.ensure_future(limiter.aacquire("m"))
+    await turn()
+    assert (bucket().waiting, bucket().in_flight) == (1, 1)
+    locked._before_fork()
+    locked._after_fork_in_child()
+    assert (bucket().waiting, bucket().in_flight) == (0, 0)
+    assert bucket().limits[0].remaining == 0
+    assert running.settle() is False
+    task.cancel()
+    await turn()
+    again = asyncio.ensure_future(limiter.aacquire("m"))
+    await turn()
+    clock.advance(1.0)
+    await turn()
+    again.result().settle()
+    assert bucket().in_flight == 0
+
+
 FORK = """
 import os, sys, threading, time
 from adaptive_rate_limiter import Limiter, Quota
+from adaptive_rate_limiter.backends import locked
 
 limiter = Limiter(quotas=Quota("requests", 2, 0.2), max_concurrency=2)
 mine = limiter.acquire("m")
