@@ -22,7 +22,7 @@ UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a
 JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
-SURE_AFTER = 64  # readings: from then on, with one way of counting left, only some are weighed
+SURE_AFTER = 64  # readings: from then on, where only a bucket is plausible, some are weighed and not all
 LOOK_AGAIN = 8  # one in so many, since providers change
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
 MEMORY = 0.95  # weight of the past score at each reading
@@ -150,7 +150,12 @@ class Gauge:
         """Take in a header."""
         self.readings += 1
         reading, now = shot.reading, shot.now
-        doubtful = len(self.active) > 1 or self.readings < SURE_AFTER or self.readings % LOOK_AGAIN == 0
+        doubtful = (
+            self.active != (self.models[0],)
+            or self.readings < SURE_AFTER
+            or self.readings % LOOK_AGAIN == 0
+            or reading.limit not in {None, self.limit}
+        )
         if shot.newest:
             self._resize(reading, now, doubtful=doubtful)
             if doubtful:
