@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BACKLOG = 4096
+PATIENCE = 1.0
+"""Seconds, at the end, for clients that do not read their answers or do not finish their requests."""
 ABORT = "emulator.abort"
 """Key in the ASGI scope: a callable that cuts the connection without an answer."""
 
@@ -100,20 +102,19 @@ class Loopback(uvicorn.Server):
         self._on_stop()
         for connection in list(self.server_state.connections):
             connection.shutdown()
+        cut = self._loop.call_later(PATIENCE, self._abort)
         await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
-        await self._closed()
+        for wire in self._wires():
+            wire.transport.close()  # once the answer is written out
+        while self._wires():
+            await asyncio.sleep(0.001)
+        cut.cancel()
         for server in self.servers:
             await server.wait_closed()
 
-    async def _closed(self) -> None:
-        """Answers are written out; a client that does not read them is cut off after a second."""
-        for pause in range(1000):
-            wires = [wire for wire in self.server_state.connections if isinstance(wire, Wire)]
-            if not wires:
-                return
-            for wire in wires:
-                if pause == 0:
-                    wire.transport.close()
-                elif pause == 999:  # noqa: PLR2004 - the last turn
-                    wire.transport.abort()
-            await asyncio.sleep(0.001)
+    def _abort(self) -> None:
+        for wire in self._wires():
+            wire.transport.abort()
+
+    def _wires(self) -> list[Wire]:
+        return [wire for wire in self.server_state.connections if isinstance(wire, Wire)]
