@@ -83,6 +83,8 @@ class _TimerThread:
             wait = min(LONGEST_SLEEP, due[0][0] - time.monotonic()) if due else LONGEST_SLEEP
             with suppress(Empty):
                 self._take(self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait())
+                while True:  # all that came, before any of it runs: they run in the order of their time
+                    self._take(self._inbox.get_nowait())
             while due and (due[0][2].callback is None or due[0][0] <= time.monotonic()):
                 _fire(heapq.heappop(due)[2])
 

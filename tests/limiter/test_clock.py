@@ -30,10 +30,12 @@ class Noted:
 
 
 def test_callbacks_run_in_the_order_in_which_they_are_due():
-    clock, noted = SystemClock(), Noted(4)
+    clock, noted, ready = SystemClock(), Noted(4), threading.Event()
+    clock.call_at(-1.0, lambda: ready.wait(10))  # none of them runs before all are set
     now = clock.now()
     for delay in (0.03, 0.01, 0.02, -1.0):
         clock.call_at(now + delay, lambda delay=delay: noted.note(delay))
+    ready.set()
     assert noted.wait() == [-1.0, 0.01, 0.02, 0.03]
     assert clock.now() >= now + 0.03
 

@@ -18,7 +18,7 @@ WINDOW, LIMIT = 0.2, 20
 
 
 class Sends:
-    """When each call was admitted, at the latest: taken after the admission."""
+    """The instants at which the ledger admitted."""
 
     def __init__(self):
         self.at = []
@@ -46,12 +46,12 @@ def test_threads_and_event_loops_share_one_limit(shared):
 
     def by_thread():
         for _ in range(2):
-            with shared.acquire("m"):
-                sends.at.append(time.monotonic())
+            with shared.acquire("m") as reservation:
+                sends.at.append(reservation.call.hold.at)
 
     async def by_task():
-        async with await shared.aacquire("m"):
-            sends.at.append(time.monotonic())
+        async with await shared.aacquire("m") as reservation:
+            sends.at.append(reservation.call.hold.at)
             await asyncio.sleep(0)
 
     async def many():
@@ -65,27 +65,10 @@ def test_threads_and_event_loops_share_one_limit(shared):
 
     elapsed = time.monotonic() - started
     assert len(sends.at) == 224
-    # What is noted may lag the admission on a busy machine: a stretch may seem a little fuller, by what
-    # flows in within the lag. The sum over the run has no such excuse.
-    assert LIMIT + elapsed * LIMIT / WINDOW + 1 >= 224
-    assert sends.most_above(LIMIT / WINDOW, LIMIT) <= LIMIT / 2
+    assert LIMIT + elapsed * LIMIT / WINDOW >= 224
+    assert sends.most_above(LIMIT / WINDOW, LIMIT) <= 0.001
     (only,) = shared.snapshot().buckets
     assert (only.waiting, only.in_flight, only.admitted) == (0, 0, 224)
-
-
-def test_admissions_by_the_clock_never_exceed_the_limit(shared):
-    """The instants that the ledger itself noted, exactly: at most burst + rate * t in every stretch."""
-    sends = Sends()
-
-    def call():
-        reservation = shared.acquire("m")
-        sends.at.append(reservation.call.hold.at)
-        reservation.settle()
-
-    with ThreadPoolExecutor(16) as pool:
-        for future in [pool.submit(call) for _ in range(120)]:
-            future.result(20)
-    assert sends.most_above(LIMIT / WINDOW, LIMIT) <= 0.001
 
 
 def test_several_event_loops_one_after_the_other(shared):
