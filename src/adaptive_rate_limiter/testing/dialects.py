@@ -84,7 +84,8 @@ def _numbers(verdict: Verdict) -> tuple[int, int, int]:
     rule = verdict.rule
     assert rule is not None
     limit = rule.limit.capacity if verdict.too_large else rule.limit.limit
-    return int(limit), int(limit - rule.limit.remaining(-math.inf)), int(verdict.cost)
+    used = int(limit) - int(rule.limit.remaining(-math.inf))  # a part of a unit that came back is not told
+    return int(limit), used, int(verdict.cost)
 
 
 def _error(status: int, message: str, headers: Headers, **fields: str | None) -> Answer:
