@@ -106,7 +106,7 @@ class Loopback(uvicorn.Server):
         await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
         for wire in self._wires():
             wire.transport.close()  # once the answer is written out
-        while self._wires():
+        while self._wires():  # noqa: ASYNC110 - uvicorn tells nobody when a connection has gone
             await asyncio.sleep(0.001)
         cut.cancel()
         for server in self.servers:
