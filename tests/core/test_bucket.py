@@ -198,8 +198,9 @@ def test_headers_end_the_search():
 
 def test_a_refusal_against_all_that_is_told_reveals_another_limit():
     bucket = bucket_of(Quota("requests", 1000))
-    made = sent(bucket)
-    bucket.observe(made, refusal(unit="tokens"), 0.1)
+    for at in (0.0, 10.0, 20.0):  # two are waited out, the third is learned from
+        assert not bucket.untold
+        bucket.observe(sent(bucket, at), refusal(unit="tokens"), at + 0.1)
     assert bucket.untold
     assert bucket.discovery.refusals == 1
 

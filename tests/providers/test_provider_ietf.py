@@ -69,3 +69,12 @@ def test_ietf_fields(headers, rows):
 def test_the_unit_of_a_policy_is_told():
     (quota,) = parse_response({"ratelimit-policy": '"x";q=5;qu="concurrent-requests"'}, None, 200).quotas
     assert quota.unit == "concurrent_requests"
+
+
+def test_a_policy_called_after_its_unit_counts_in_it():
+    headers = {
+        "RateLimit-Policy": '"requests";q=500;w=60, "tokens";q=30000;w=60',
+        "RateLimit": '"requests";r=499;t=1, "tokens";r=29000;t=2',
+    }
+    told = {quota.unit: (quota.limit, quota.remaining) for quota in parse_response(headers, None, 200).quotas}
+    assert told == {"requests": (500, 499), "tokens": (30000, 29000)}

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 BACKOFF_FIRST, BACKOFF_MOST = 1.0, 60.0  # seconds of pause for an overloaded provider that names none
+CONTRADICTIONS, CONTRADICTED_WITHIN = (
+    2,
+    60.0,
+)  # refusals and seconds before a limit beside the told is looked for
 NO_END = 3600.0  # seconds of pause for a spent quota that names no end: somebody has to pay, or to ask again
 TOKEN_UNITS = (TOKENS, INPUT_TOKENS, OUTPUT_TOKENS)
 
@@ -66,6 +70,8 @@ class Bucket:
         self.paused_until = -math.inf
         self.pause_reason = ""
         self.overloads = 0
+        self.contradictions = 0  # refusals of late that the told limits do not explain
+        self.contradicted_at = -math.inf
         self.wait: Wait | None = None
         self.wake_at = math.inf
         self._jitter = random.Random(bucket_id)  # noqa: S311 - spreads retries, guards nothing
@@ -291,12 +297,27 @@ class Bucket:
         )
         if refusal.retry_after is not None:
             self._pause(now + refusal.retry_after, f"retry-after of {refusal.retry_after:g} s")
-        emptied = self.ledger.empty(refusal, call.cost, now)
+        named = any(gauge.unit == refusal.unit for gauge in self.ledger.gauges)
+        emptied = (explained or named) and self.ledger.empty(refusal, call.cost, now)
         if call.trial is None and not (explained and emptied):
+            if self._first_contradictions(now):
+                return
             self.untold = True  # the limits that are known would have let it pass: there is another one
             call.trial = self.discovery.sent(call.cost, call.hold.at if call.hold else now)
         if call.trial is not None:
-            self.discovery.refused(call.trial, now, refusal.unit)
+            self.discovery.refused(call.trial, now, refusal.unit, refusal.retry_after)
+
+    def _first_contradictions(self, now: float) -> bool:
+        """Wait out the first refusals that the told limits do not explain: a burst, or a neighbour's."""
+        if now - self.contradicted_at > CONTRADICTED_WITHIN:
+            self.contradictions = 0
+        self.contradicted_at = now
+        self.contradictions += 1
+        if self.contradictions > CONTRADICTIONS or not self.ledger.gauges:
+            return False
+        wait = BACKOFF_FIRST * 2 ** (self.contradictions - 1) * (1 + 0.25 * self._jitter.random())
+        self._pause(now + wait, "a refusal that no header explains")
+        return True
 
     def _backoff(self, refusal: Refusal) -> float:
         """Seconds: what the provider asks for, else doubling. Jitter only adds."""

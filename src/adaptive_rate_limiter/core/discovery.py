@@ -51,8 +51,8 @@ class Discovery:
     """One bucket's knowledge of a limit that no header tells."""
 
     __slots__ = (
-        "ahead", "experiment_at", "experimented", "found", "gap", "hypotheses", "in_doubt", "last_at", "pending", "proven",
-        "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at",
+        "ahead", "ever_passed", "experiment_at", "experimented", "found", "gap", "hypotheses", "in_doubt",
+        "invited_at", "last_at", "pending", "proven", "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -62,8 +62,9 @@ class Discovery:
         self.found = False  # something was refused: the hypotheses know more than nothing
         self.settled = SETTLED
         self.in_doubt = self.proven = self.sends = self.refusals = self.raised = 0
-        self.replied = self.experimented = False
+        self.replied = self.experimented = self.ever_passed = False
         self.rest_until = self.experiment_at = self.started_at = -math.inf
+        self.invited_at = math.inf  # when the provider said that one may try again
         self.last_at = math.inf  # the latest experiment, or the first refusal
         self.gap = GAP_FIRST
 
@@ -131,6 +132,10 @@ class Discovery:
         if len(doubtful) >= together:
             start = max(start, doubtful[-together].sent_at + self.settled)
         worth = LIKELY if affordable < 1 else EVEN if self.experimented else FIRST
+        if not self.ever_passed:  # nothing has ever passed, so nothing is known of when it will
+            return max(now, start)
+        if now >= self.invited_at and not doubtful:
+            return now
         if now >= start and (chance >= worth or now >= self.last_at + SLOWEST):
             return now
         times = sorted(
@@ -138,6 +143,8 @@ class Discovery:
             for family, history, amount in self._amounts(cost)
         )
         likely = min(self._when(times, worth, start), max(start, self.last_at + SLOWEST))
+        if not doubtful:
+            likely = min(likely, self.invited_at)
         return max(likely, now + 0.02)
 
     def _chance(self, cost: Cost, now: float) -> float:
@@ -168,6 +175,7 @@ class Discovery:
         trial = Trial(now, cost, experiment=experiment)
         if experiment:
             self.last_at, self.experimented = now, True
+            self.invited_at = math.inf
         self.pending.append(trial)
         self._count(trial, 1)
         self.in_doubt += 1
@@ -188,8 +196,10 @@ class Discovery:
             self._count(trial, -1)
             self.in_doubt -= trial.passed is None
 
-    def refused(self, trial: Trial, now: float, unit: str | None = None) -> None:
-        """The provider refused: a fact about the instant of the send."""
+    def refused(
+        self, trial: Trial, now: float, unit: str | None = None, retry_after: float | None = None
+    ) -> None:
+        """The provider refused: a fact about the instant of the send. After `retry_after` one may try again."""
         self.refusals += 1
         self.proven = 0
         late = trial not in self.pending
@@ -201,6 +211,7 @@ class Discovery:
         if trial.experiment:
             self.gap = min(GAP_MOST, 2 * self.gap)
         self.experiment_at = max(self.experiment_at, now + self.gap)
+        self.invited_at = math.inf if retry_after is None else now + retry_after
         if late:
             self._learn(trial)
         self._settle(now)  # in order: what was sent before may be refused as well
@@ -230,6 +241,7 @@ class Discovery:
     def _learn(self, trial: Trial) -> None:
         passed = trial.passed is True
         self.proven += passed
+        self.ever_passed = self.ever_passed or passed
         for unit, hypotheses in self.hypotheses.items():
             if unit in trial.cost:
                 if not passed and trial.unit not in {None, unit}:

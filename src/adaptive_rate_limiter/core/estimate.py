@@ -12,7 +12,10 @@ from typing import Any
 
 CHARACTERS_PER_TOKEN = 4.0  # OpenAI's rule of thumb for English; the learned ratio corrects it per model
 FIRST_OUTPUT = 256.0  # tokens reserved for an answer before any was seen
-IMAGE_TOKENS = 800.0  # one image at medium detail, between OpenAI's 85 and 1,445
+MEDIA_TOKENS = 800.0  # an image at medium detail, between OpenAI's 85 and 1,445; other media are as uncertain
+MEDIA = frozenset(
+    {"image", "image_url", "input_image", "audio", "input_audio", "file", "input_file", "video", "media"}
+)
 LONGEST_TOKENIZED = 20_000  # characters; beyond, a tokenizer costs more time than its precision is worth
 
 
@@ -81,8 +84,8 @@ def guess_tokens(content: Any, model: str | None = None) -> float:  # noqa: PLR0
     if isinstance(content, (int, float)):
         return 1.0  # a token id
     if isinstance(content, Mapping):
-        if content.get("type") in {"image", "image_url", "input_image"}:
-            return IMAGE_TOKENS
+        if content.get("type") in MEDIA:
+            return MEDIA_TOKENS
         return sum(guess_tokens(value, model) for value in content.values())
     if isinstance(content, Iterable):
         return sum(guess_tokens(item, model) for item in content)
@@ -90,6 +93,8 @@ def guess_tokens(content: Any, model: str | None = None) -> float:  # noqa: PLR0
 
 
 def _guess_text(text: str, model: str | None) -> float:
+    if text.startswith("data:"):  # a file written into the message: its characters are no words
+        return MEDIA_TOKENS
     encoding = _tokenizer_in_memory(model) if len(text) <= LONGEST_TOKENIZED else None
     if encoding is None:
         return math.ceil(len(text) / CHARACTERS_PER_TOKEN)

@@ -25,6 +25,7 @@ _UNITS = {
     "content-bytes": "content_bytes",
     "concurrent-requests": "concurrent_requests",
 }
+_NAMED_UNITS = {unit: unit for unit in ("tokens", "input_tokens", "output_tokens")}
 _KEYS = {"limit": "q", "remaining": "r", "reset": "t", "q": "q", "r": "r", "t": "t", "w": "w", "window": "w"}
 
 
@@ -103,7 +104,12 @@ def _item(entry: tuple[Any, dict[str, Any]]) -> _Item:
         name = None
         figures.setdefault("q", _figures({"q": value}).get("q", math.nan))
         figures = {key: figure for key, figure in figures.items() if not math.isnan(figure)}
-    return _Item(name, figures, _UNITS.get(str(parameters.get("qu")), "requests"))
+    unit = parameters.get("qu")
+    if unit is None and name is not None and name.replace("-", "_") in _NAMED_UNITS:
+        unit = name  # no quota unit is told, and the policy is called after what it counts
+    return _Item(
+        name, figures, _UNITS.get(str(unit), _NAMED_UNITS.get(str(unit).replace("-", "_"), "requests"))
+    )
 
 
 def _figures(parameters: dict[str, Any]) -> dict[str, float]:

@@ -1,0 +1,71 @@
+"""What a bucket does after refusals that come before, or against, everything that it knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptive_rate_limiter.core.bucket import Bucket
+from adaptive_rate_limiter.core.charging import Usage
+from adaptive_rate_limiter.core.queue import Call
+from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
+
+
+def refusal(retry_after=None):
+    return RateLimitInfo(refusal=Refusal(RefusalKind.RATE_LIMIT, retry_after))
+
+
+def submit(bucket, now):
+    call = Call({"requests": 1.0}, since=now)
+    bucket.submit(call, now)
+    return call
+
+
+def admitted_at(bucket, call, now, horizon=300.0):
+    """The instant at which `call`, now in line, is admitted."""
+    while call.hold is None and now < horizon:
+        bucket.dispatch(now)
+        if call.hold is None:
+            now = max(now + 1e-3, bucket.wake_at)
+    return now
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "soonest", "latest"), [(0.03, 0.3, 1.0), (5.0, 5.0, 5.1), (None, 0.3, 2.0)]
+)
+def test_the_first_call_of_all_is_refused_and_the_next_goes_soon(retry_after, soonest, latest):
+    bucket = Bucket("b", (), 0.0)
+    first = submit(bucket, 0.0)
+    bucket.observe(first, refusal(retry_after), 0.05)
+    second = submit(bucket, 0.05)
+    assert soonest <= admitted_at(bucket, second, 0.05) <= latest
+
+
+def test_nothing_ever_passes_and_tries_come_ever_more_seldom():
+    bucket = Bucket("b", (), 0.0)
+    now, tries = 0.0, []
+    while now < 300.0:
+        call = submit(bucket, now)
+        now = admitted_at(bucket, call, now)
+        tries.append(now)
+        now += 0.05
+        bucket.observe(call, refusal(), now)
+    assert len(tries) <= 12
+    gaps = [later - earlier for earlier, later in zip(tries[1:], tries[2:], strict=False)]
+    assert gaps == sorted(gaps)
+
+
+def test_two_refusals_against_the_told_limits_are_waited_out_the_third_is_learned_from():
+    bucket = Bucket("b", (), 0.0)
+    first = submit(bucket, 0.0)
+    told = RateLimitInfo(quotas=(QuotaReading("requests", 1000, 999, 0.06, 60.0),))
+    bucket.observe(first, told, 0.1)
+    bucket.settle(first, Usage(), 0.1)
+    now, waits = 1.0, []
+    for _ in range(3):
+        call = submit(bucket, now)
+        now = admitted_at(bucket, call, now) + 0.05
+        bucket.observe(call, refusal(), now)
+        waits.append(bucket.paused_until - now)
+    assert 1.0 <= waits[0] <= 1.25
+    assert 2.0 <= waits[1] <= 2.5
+    assert bucket.untold
