@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from adaptive_rate_limiter.core.bucket import Bucket
@@ -50,7 +52,7 @@ def test_nothing_ever_passes_and_tries_come_ever_more_seldom():
         now += 0.05
         bucket.observe(call, refusal(), now)
     assert len(tries) <= 12
-    gaps = [later - earlier for earlier, later in zip(tries[1:], tries[2:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(tries[1:])]
     assert gaps == sorted(gaps)
 
 
