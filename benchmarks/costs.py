@@ -1,6 +1,6 @@
 """What a limiter costs its caller: time to acquire and settle when nothing waits, and what ten thousand waiters cost.
 
-Every limiter is asked in turn, several times over, and the median of each counts: on a busy machine a single
+Every limiter is asked in turn, several times over, and the median of each counts, in CPU time: on a busy machine a single
 run says little. None stands where a limiter has no such call, or is not done within PATIENCE.
 """
 
@@ -83,15 +83,15 @@ LIMITERS = (Ours, LangChain, LlamaIndex, AioLimiter)
 
 
 def sync_us(kind) -> float | None:
-    """Microseconds of one acquire, and settle where there is one, with room for it."""
+    """Microseconds of CPU for one acquire, and settle where there is one, with room for it."""
     call = kind().sync
     if call is None:
         return None
     call()
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(CALLS):
         call()
-    return (time.perf_counter() - started) / CALLS * 1e6
+    return (time.process_time() - started) / CALLS * 1e6
 
 
 def async_us(kind) -> float:
@@ -100,10 +100,10 @@ def async_us(kind) -> float:
     async def run() -> float:
         call = kind().asynchronous
         await call()
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(CALLS):
             await call()
-        return (time.perf_counter() - started) / CALLS * 1e6
+        return (time.process_time() - started) / CALLS * 1e6
 
     return asyncio.run(run())
 
