@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks import costs, invoke
 
 RESULTS = Path(__file__).with_name("results.md")
-AT_ONCE = 12  # cells that run side by side: each is idle most of the time
-STAGGER = 5.0  # seconds between their starts, so that their bursts do not meet
+AT_ONCE = 6  # cells that run side by side: each is idle most of the time
+STAGGER = 8.0  # seconds between their starts, so that their bursts do not meet
 LONGEST = 420.0  # seconds of one cell
 
 PROVIDERS = ("openai", "anthropic", "azure", "headerless")
@@ -143,7 +143,7 @@ def _number(value: float | None) -> str:
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--only", choices=["goodput", "special", "costs"])
-    options.add_argument("--calls", type=int, default=1450)
+    options.add_argument("--calls", type=int, default=900)
     options.add_argument("--limit", type=int, default=300)
     given = options.parse_args()
     lines = [
