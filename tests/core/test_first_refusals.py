@@ -8,6 +8,7 @@ import pytest
 
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
+from adaptive_rate_limiter.core.estimate import guess_tokens
 from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
 
@@ -71,3 +72,33 @@ def test_two_refusals_against_the_told_limits_are_waited_out_the_third_is_learne
     assert 1.0 <= waits[0] <= 1.25
     assert 2.0 <= waits[1] <= 2.5
     assert bucket.untold
+
+
+def test_a_call_larger_than_a_limit_that_was_lowered_while_it_waited_is_turned_away():
+    bucket = Bucket("b", (), 0.0)
+    first = Call({"requests": 1.0, "tokens": 10.0}, since=0.0)
+    bucket.submit(first, 0.0)
+    told = RateLimitInfo(quotas=(QuotaReading("tokens", 1000, 0, 60.0, 60.0),))
+    bucket.observe(first, told, 0.1)
+    large = Call({"requests": 1.0, "tokens": 800.0}, since=0.2, certain=True)
+    bucket.submit(large, 0.2)
+    lowered = RateLimitInfo(quotas=(QuotaReading("tokens", 500, 0, 60.0, 60.0),))
+    bucket.ledger.read(lowered.quotas, bucket.ledger.reserve({"requests": 1.0, "tokens": 0.0}, 0.3), 0.4)
+    assert bucket.dispatch(0.5) == [large]
+    assert large.error is not None
+    assert large.error.retry_after is None
+    assert bucket.queue.count == 0
+
+
+def test_a_refusal_of_a_call_that_was_withdrawn_counts_nobody_twice():
+    bucket = Bucket("b", (), 0.0)
+    call = submit(bucket, 0.0)
+    bucket.cancel(call, 0.01)
+    bucket.observe(call, refusal(), 0.1)
+    assert bucket.discovery.in_doubt == 0
+
+
+def test_guessing_uses_up_no_iterator():
+    words = iter(["one", "two"])
+    assert guess_tokens(words) == 0.0
+    assert list(words) == ["one", "two"]

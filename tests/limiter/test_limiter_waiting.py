@@ -165,7 +165,6 @@ def test_what_waits_in_vain_is_refused_at_once(clock, call, arguments, why, retr
     assert limiter.snapshot().buckets[0].waiting == 0
 
 
-@pytest.mark.xfail(reason="core: a full bucket admits what was stated to be larger than it", strict=True)
 async def test_what_can_never_pass_is_refused_by_a_full_bucket_too(clock):
     limiter = Limiter(quotas={"tokens": 30_000}, clock=clock)
     with pytest.raises(CapacityExceededError, match="can never pass"):

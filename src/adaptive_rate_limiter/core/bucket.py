@@ -80,6 +80,8 @@ class Bucket:
 
     def submit(self, call: Call, now: float) -> None:
         """Admit the call (`hold` is set), put it in line, or raise CapacityExceededError at once."""
+        if (never := self._never(call)) is not None:
+            raise never
         if not self.queue.count and self._blocked(call.cost, now) is None:
             self._admit(call, now)
             return
@@ -92,6 +94,8 @@ class Bucket:
 
     def try_submit(self, call: Call, now: float) -> bool:
         """Admit the call if nobody is in line and all limits can pay it now; never put it in line."""
+        if (never := self._never(call)) is not None:
+            raise never
         if self.queue.count or self._blocked(call.cost, now) is not None:
             return False
         self._admit(call, now)
@@ -116,7 +120,11 @@ class Bucket:
             if call is None:
                 break
             wait = self._blocked(call.cost, now)
-            if wait is None:
+            if (never := self._never(call)) is not None:  # a limit was lowered while it waited
+                queue.remove(call)
+                call.error = never
+                done.append(call)
+            elif wait is None:
                 call.share = self.ledger.share(call.cost)
                 queue.serve(call, call.share)
                 self._admit(call, now)
@@ -159,14 +167,7 @@ class Bucket:
         return None
 
     def _refuse_vain(self, call: Call, now: float) -> None:
-        """Raise for a call that can never go, or not before its deadline or a pause that is too long."""
-        gauge = self.ledger.too_large(call.cost) if call.certain else None
-        if gauge is not None:
-            raise CapacityExceededError(
-                f"{call.cost[gauge.unit]:,.0f} {gauge.unit} can never pass {self.bucket_id}: "
-                f"the whole limit is {gauge.capacity:,.0f}",
-                self.bucket_id,
-            )
+        """Raise for a call that cannot go before its deadline, or behind a pause that is too long."""
         alone = max(self.paused_until, self.ledger.ready_at(call.cost, now)[0])
         if alone - now > self.max_pause:
             raise self._too_long(alone - now, f"beyond max_pause={self.max_pause:g}", now)
@@ -174,6 +175,17 @@ class Bucket:
             ready = max(alone, self.eta(call.cost, now))
             if ready > call.deadline:
                 raise self._too_long(ready - now, f"beyond its deadline in {call.deadline - now:.3g} s", now)
+
+    def _never(self, call: Call) -> CapacityExceededError | None:
+        """What to say to a call that is certain to be larger than a whole limit; None if it is not."""
+        gauge = self.ledger.too_large(call.cost) if call.certain else None
+        if gauge is None:
+            return None
+        return CapacityExceededError(
+            f"{call.cost[gauge.unit]:,.0f} {gauge.unit} can never pass {self.bucket_id}: "
+            f"the whole limit is {gauge.capacity:,.0f}",
+            self.bucket_id,
+        )
 
     def _too_long(self, seconds: float, why: str, now: float) -> CapacityExceededError:
         limit = (

@@ -195,6 +195,7 @@ class Discovery:
             self.pending.remove(trial)
             self._count(trial, -1)
             self.in_doubt -= trial.passed is None
+            trial.passed = True  # whatever is heard of it later, it is in doubt no more
 
     def refused(
         self, trial: Trial, now: float, unit: str | None = None, retry_after: float | None = None

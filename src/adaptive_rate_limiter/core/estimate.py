@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 CHARACTERS_PER_TOKEN = 4.0  # OpenAI's rule of thumb for English; the learned ratio corrects it per model
@@ -87,7 +87,9 @@ def guess_tokens(content: Any, model: str | None = None) -> float:  # noqa: PLR0
         if content.get("type") in MEDIA:
             return MEDIA_TOKENS
         return sum(guess_tokens(value, model) for value in content.values())
-    if isinstance(content, Iterable):
+    if isinstance(content, Iterable) and not isinstance(
+        content, Iterator
+    ):  # an iterator is the caller's to use up
         return sum(guess_tokens(item, model) for item in content)
     return 0.0
 
