@@ -13,7 +13,7 @@ from adaptive_rate_limiter.core.levels import EPSILON
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from adaptive_rate_limiter.types import QuotaReading, Refusal
 
@@ -35,7 +35,7 @@ class HoldState(Enum):
 class Hold:
     """What one call has reserved. `spent` is the ledger's running total per unit, this hold included.
 
-    `returned` is what each gauge's sliding window had given back until then.
+    `returned` is what the sliding window of each told gauge had given back until then.
     """
 
     __slots__ = ("answered", "at", "cost", "returned", "sent_at", "seq", "spent", "state")
@@ -46,7 +46,7 @@ class Hold:
         self.sent_at = at  # later than `at` where a busy caller took its time
         self.seq = seq
         self.spent = spent
-        self.returned: list[float] = []
+        self.returned: Sequence[float] = ()
         self.answered = False
         self.state = HoldState.RESERVED
 
@@ -54,12 +54,13 @@ class Hold:
 class Ledger:
     """The gauges of one bucket, moved together: a call is paid from all of them or from none."""
 
-    __slots__ = ("gauges", "recent", "seq", "spent", "unanswered")
+    __slots__ = ("gauges", "recent", "seq", "spent", "told", "unanswered")
 
     def __init__(self, quotas: Iterable[Quota] = (), now: float = 0.0) -> None:
         self.gauges = [Gauge.stated(quota, now) for quota in quotas]
         self.spent: dict[str, float] = {}
         self.unanswered: dict[str, float] = {}  # what was reserved and may not be counted in any header yet
+        self.told: list[Gauge] = []  # those of the gauges that headers tell, in the order of their first
         self.recent: deque[Hold] = deque(maxlen=RECENT)
         self.seq = 0
 
@@ -77,7 +78,8 @@ class Ledger:
                 gauge.take(amount, now)
         self.seq += 1
         hold = Hold(cost, now, self.seq, spent.copy())
-        hold.returned = [gauge.returned() for gauge in self.gauges]
+        if self.told:
+            hold.returned = [gauge.returned() for gauge in self.told]
         self.recent.append(hold)
         return hold
 
@@ -127,7 +129,7 @@ class Ledger:
         hold.answered = True
         for unit, amount in hold.cost.items():
             self.unanswered[unit] -= amount
-        for gauge in self.gauges:
+        for gauge in self.told:
             gauge.answered(hold.cost.get(gauge.unit, 0.0), hold.seq)
 
     # What can be paid
@@ -190,7 +192,7 @@ class Ledger:
             gauge = self._gauge_for(reading, readings)
             if gauge is None:
                 continue
-            place = self.gauges.index(gauge)
+            place = self.told.index(gauge)
             returned = hold.returned[place] if place < len(hold.returned) else 0.0
             since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
             shot = Shot(
@@ -233,6 +235,7 @@ class Ledger:
             for level in gauge.models:
                 level.correct(min(level.available(now), sure), now)
         self.gauges.append(gauge)
+        self.told.append(gauge)
         return gauge
 
     # What only the provider can see
