@@ -201,4 +201,4 @@ def test_the_fixture_serves_users_tests_and_stops_afterwards(pytester):
                     assert probe.connect_ex(("127.0.0.1", port)) != 0
         """)
     )
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio").assert_outcomes(passed=2)
