@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks import costs, invoke
 
 RESULTS = Path(__file__).with_name("results.md")
-AT_ONCE = 6  # cells that run side by side: each is idle most of the time
-STAGGER = 8.0  # seconds between their starts, so that their bursts do not meet
+AT_ONCE = 10  # cells that run side by side: each is idle most of the time
+STAGGER = 6.0  # seconds between their starts, so that their bursts do not meet
 LONGEST = 420.0  # seconds of one cell
 
 PROVIDERS = ("openai", "anthropic", "azure", "headerless")
@@ -163,8 +163,8 @@ def main() -> None:
             for line in section():
                 print(line, flush=True)
                 lines.append(line)
-    if given.only is None:
-        RESULTS.write_text("\n".join(lines), encoding="utf-8")
+            if given.only is None:
+                RESULTS.write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

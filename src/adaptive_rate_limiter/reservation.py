@@ -101,7 +101,7 @@ class Reservation:
         """
         if self.closed:
             return False
-        self.closed = True
+        self._close()
         usage = Usage(
             _known(input_tokens), _known(output_tokens), _known(tokens), _known(cached_tokens) or 0.0
         )
@@ -111,15 +111,20 @@ class Reservation:
         """Give everything back: the request was never sent."""
         if self.closed:
             return False
-        self.closed = True
+        self._close()
         return self.bucket.step(Bucket.cancel, self.call)
 
     def lapse(self) -> bool:
         """End it as unknown: it was sent, and what was reserved stays charged."""
         if self.closed:
             return False
-        self.closed = True
+        self._close()
         return self.bucket.lapse(self.call)
+
+    def _close(self) -> None:
+        self.closed = True
+        if current_reservation.get() is self:  # what is sent next in this context is somebody else's
+            current_reservation.set(None)
 
     # The way to the HTTP layer
 

@@ -22,6 +22,8 @@ UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a
 JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
+TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
+JUMPS = 2.5  # such headers of late before a window counts as fixed
 SURE_AFTER = 64  # readings: from then on, where only a bucket is plausible, some are weighed and not all
 LOOK_AGAIN = 8  # one in so many, since providers change
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
@@ -33,8 +35,8 @@ class Gauge:
     """One limit on one unit, and how much of it is left. `source` is "stated" or "told"."""
 
     __slots__ = (
-        "active", "depth_vote", "floor_at", "floor_share", "limit", "lows", "models", "newest", "readings", "scope", "scores",
-        "source", "told_by", "unit", "vote", "window", "window_end",
+        "active", "depth_vote", "floor_at", "floor_share", "jumps", "limit", "lows", "models", "newest",
+        "readings", "scope", "scores", "source", "told_by", "unit", "vote", "window", "window_end",
     )  # fmt: skip
 
     def __init__(self, unit: str, limit: float, window: float, models: list[Level], source: str) -> None:
@@ -50,6 +52,7 @@ class Gauge:
         self.told_by = -1  # of the send whose header is being taken
         self.lows: list[float] = [math.inf] * len(models)  # per model: least remaining told, less its refill
         self.readings = 0
+        self.jumps = 0.0  # headers of late with more than a sliding window would have left, as after a turn
         self.floor_share = 0.0
         self.floor_at = 0.0
         self.depth_vote: tuple[float, float] | None = None  # another depth, and remaining when it was told
@@ -282,6 +285,8 @@ class Gauge:
             0.0 if is_over(level, shot) else fit_of_level(level, shot, change)
             for level, change in zip(self.models, changes, strict=True)
         ]
+        jumped = marks[1] == 0.0 and marks[2] <= TOO_LOW  # before the resets speak
+        self.jumps = self.jumps + 1 if jumped else 0.98 * self.jumps
         if shot.reading.reset_after is not None:
             resets = fit_of_reset(self, shot, shot.reading.reset_after)
             marks = [mark + reset for mark, reset in zip(marks, resets, strict=True)]
@@ -294,10 +299,16 @@ class Gauge:
         self._choose()
 
     def _choose(self) -> None:
+        """Those that are not far behind; and a sliding window for as long as a fixed one has not shown itself.
+
+        Both tell the same until a window turns. To take a fixed one for sliding costs a moment, the reverse a
+        burst of refusals: what tells them apart is that all comes back at once, again and again.
+        """
         best = max(self.scores)
-        self.active = tuple(
-            level for level, score in zip(self.models, self.scores, strict=True) if score >= best - MARGIN
-        )
+        chosen = [score >= best - MARGIN for score in self.scores]
+        if len(chosen) > 1 and chosen[1] and self.jumps < JUMPS:
+            chosen[2] = True
+        self.active = tuple(level for level, take in zip(self.models, chosen, strict=True) if take)
 
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:
         """A refusal says that `amount` is not there. Where all plausible ways saw it, strangers have taken it.
@@ -305,7 +316,10 @@ class Gauge:
         A bucket that has it after `retry_after` seconds lacks what flows in until then.
         """
         excess = min(level.available(now) for level in self.active) - amount
-        if excess > 0:
+        if excess > 0 and len(self.models) > 1 and self.models[-1].available(now) < amount:
+            self.jumps = 0.0  # a sliding window foresaw it
+            self._choose()
+        elif excess > 0:
             self._strangers(excess + amount, now)
         for level in self.models:
             left = 0.7 * amount
