@@ -1,0 +1,36 @@
+"""Errors travel between processes whole."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from adaptive_rate_limiter import exceptions as errors
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.RateLimiterError("broken"),
+        errors.CapacityExceededError("full", "bucket", 1.5),
+        errors.BucketNotFoundError("bucket"),
+        errors.ConfigurationError("quota.limit must be positive"),
+        errors.QueueOverflowError("full", "bucket:text"),
+        errors.TooManyFailedRequestsError("open", 21, 30.0, 20),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize(
+    "travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickle", "copy"]
+)
+def test_an_error_keeps_its_attributes(error, travel):
+    arrived = travel(error)
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    assert vars(arrived) == vars(error)
+
+
+def test_a_configuration_error_is_a_value_error():
+    assert issubclass(errors.ConfigurationError, ValueError)
