@@ -45,10 +45,15 @@ def run_cells(cells: list[list[str]]) -> list[dict[str, Any]]:
         number, cell = numbered
         if number < AT_ONCE:
             time.sleep(number * STAGGER)
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.goodput", *cell],
-            capture_output=True, text=True, timeout=LONGEST, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.goodput", *cell],
+                capture_output=True, text=True, timeout=LONGEST, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:  # an SDK may sleep out long retry-afters
+            named = dict(argument.removeprefix("--").split("=", 1) for argument in cell)
+            print(f"{' '.join(cell)}: not finished in {LONGEST:.0f} s", flush=True)
+            return {"provider": "openai", "algorithm": "token_bucket", **named, "unfinished": True}
         if done.returncode:
             raise RuntimeError(f"{cell}: {done.stderr[-2000:]}")
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -110,6 +115,8 @@ def special_section() -> Iterable[str]:
 
 
 def _cell(result: dict[str, Any]) -> str:
+    if result.get("unfinished"):
+        return "not finished"
     ratio = "-" if result["ratio"] is None else f"{result['ratio']:.3f}"
     return f"{ratio}, {result['refused_share']:.2%}, {result['lost']}"
 
