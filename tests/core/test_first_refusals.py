@@ -102,3 +102,17 @@ def test_guessing_uses_up_no_iterator():
     words = iter(["one", "two"])
     assert guess_tokens(words) == 0.0
     assert list(words) == ["one", "two"]
+
+
+def test_a_refused_call_does_not_carry_the_next_experiment():
+    bucket = Bucket("b", (), 0.0)
+    first = submit(bucket, 0.0)
+    fresh = [submit(bucket, 0.01) for _ in range(3)]
+    bucket.observe(first, refusal(), 0.05)
+    retried = first.again()
+    bucket.submit(retried, 0.6)
+    now = 0.6
+    while not any(call.hold for call in fresh):
+        now = max(now + 1e-3, bucket.wake_at)
+        bucket.dispatch(now)
+    assert retried.hold is None

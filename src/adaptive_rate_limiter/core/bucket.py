@@ -87,6 +87,8 @@ class Bucket:
             return
         self._refuse_vain(call, now)
         call.reason = self.wait.limit if self.wait is not None else None
+        if self.untold and self.discovery.found and call.since < now:
+            call.rank = now  # refused before: others carry the next experiments, or its SDK runs out of tries
         call.size = self._size(call.cost)
         self.queue.push(call)
         if self.queue.count == 1 or call.deadline is not None:
