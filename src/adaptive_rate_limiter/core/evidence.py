@@ -21,14 +21,16 @@ WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers
 class Shot:
     """A header, like an old photograph: what it tells, and what happened from its send until its reply at `now`.
 
-    `newest`: no later send was heard of. `since` was charged after the send, and `returned` came back to a
-    sliding window; `in_doubt` is all that is sent and not answered yet.
+    `newest`: no later send was heard of. `since` was charged after the send, `overtaking` of it so soon that it
+    may be in the picture, and `returned` came back to a sliding window; `in_doubt` is all that is sent and not
+    answered yet.
     """
 
     reading: QuotaReading
     newest: bool
     sent_at: float
     since: float
+    overtaking: float
     returned: float
     in_doubt: float
     now: float

@@ -243,11 +243,12 @@ class Gauge:
         none of the plausible ways of counting foresaw, strangers have taken.
         """
         foreign, now = math.inf, shot.now
+        overtaking = 0.0 if self._kept(now) else shot.overtaking
         for level, change in zip(self.models, changes, strict=True):
             if is_over(level, shot):
                 foreign = 0.0
                 continue
-            excess = level.available(now) - max(remaining + change, remaining)
+            excess = level.available(now) - max(remaining + change + overtaking, remaining)
             if level in self.active:
                 foreign = min(foreign, excess)
             if excess > 0:

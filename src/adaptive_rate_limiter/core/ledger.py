@@ -7,10 +7,11 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.evidence import ARRIVAL, Shot, inferred_window
-from adaptive_rate_limiter.core.gauge import Gauge
+from adaptive_rate_limiter.core.evidence import Shot, inferred_window
+from adaptive_rate_limiter.core.gauge import JITTER, Gauge
 from adaptive_rate_limiter.core.levels import EPSILON
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
+from adaptive_rate_limiter.core.transit import Transit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.types import QuotaReading, Refusal
 
 RECENT = 1024  # holds remembered for a limit that is told for the first time
+OVERTAKING = 64  # sends, after one, that may have overtaken it
 TINY, HUGE = 1e-3, 1e12  # limits beyond are no limits
 MINUTE = 60.0  # what a limit counts in where neither header nor arithmetic says so
 
@@ -38,12 +40,13 @@ class Hold:
     `returned` is what the sliding window of each told gauge had given back until then.
     """
 
-    __slots__ = ("answered", "at", "cost", "returned", "sent_at", "seq", "spent", "state")
+    __slots__ = ("answered", "at", "cost", "counted_at", "returned", "sent_at", "seq", "spent", "state")
 
     def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
         self.cost = cost
         self.at = at
         self.sent_at = at  # later than `at` where a busy caller took its time
+        self.counted_at = at  # when the provider counted it, as far as we know: windows give it back after that
         self.seq = seq
         self.spent = spent
         self.returned: Sequence[float] = ()
@@ -54,7 +57,7 @@ class Hold:
 class Ledger:
     """The gauges of one bucket, moved together: a call is paid from all of them or from none."""
 
-    __slots__ = ("gauges", "recent", "seq", "spent", "told", "unanswered")
+    __slots__ = ("gauges", "recent", "seq", "spent", "told", "transit", "unanswered")
 
     def __init__(self, quotas: Iterable[Quota] = (), now: float = 0.0) -> None:
         self.gauges = [Gauge.stated(quota, now) for quota in quotas]
@@ -62,6 +65,7 @@ class Ledger:
         self.unanswered: dict[str, float] = {}  # what was reserved and may not be counted in any header yet
         self.told: list[Gauge] = []  # those of the gauges that headers tell, in the order of their first
         self.recent: deque[Hold] = deque(maxlen=RECENT)
+        self.transit = Transit()
         self.seq = 0
 
     # Holds
@@ -91,7 +95,7 @@ class Ledger:
             held = hold.cost.get(gauge.unit, 0.0)
             surplus = held - actual.get(gauge.unit, held)
             if surplus:
-                gauge.give(surplus, now, hold.at)
+                gauge.give(surplus, now, hold.counted_at)
         return True
 
     def cancel(self, hold: Hold, now: float) -> bool:
@@ -112,7 +116,7 @@ class Ledger:
         for gauge in self.gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
             if amount and gauge.unit not in keep:
-                gauge.give(amount, now, hold.at)
+                gauge.give(amount, now, hold.counted_at)
         return True
 
     def _end(self, hold: Hold, state: HoldState) -> bool:
@@ -200,6 +204,7 @@ class Ledger:
                 newest=hold.seq > gauge.newest,
                 sent_at=hold.sent_at,
                 since=since,
+                overtaking=self._overtaking(hold, reading.unit) if since else 0.0,
                 returned=gauge.returned() - returned,
                 in_doubt=self.unanswered.get(reading.unit, 0.0),
                 now=now,
@@ -231,6 +236,8 @@ class Ledger:
                 gauge.take(past.cost[reading.unit], past.at)
         if reading.remaining is not None:
             sent_since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
+            if limit - reading.remaining <= gauge.models[1].taken:  # no more than our own: nobody else was here
+                sent_since -= self._overtaking(hold, reading.unit)
             sure = reading.remaining - min(sent_since, self.unanswered.get(reading.unit, 0.0))
             for level in gauge.models:
                 level.correct(min(level.available(now), sure), now)
@@ -238,15 +245,28 @@ class Ledger:
         self.told.append(gauge)
         return gauge
 
+    def _overtaking(self, hold: Hold, unit: str) -> float:
+        """What was sent just after `hold`, and may have been counted before it."""
+        recent, total = self.recent, 0.0
+        place = len(recent) - (self.seq - hold.seq)  # of the one after it
+        if place > 0:
+            until = hold.sent_at + JITTER
+            for place in range(place, min(len(recent), place + OVERTAKING)):
+                if recent[place].at > until:
+                    break
+                total += recent[place].cost.get(unit, 0.0)
+        return total
+
     # What only the provider can see
 
     def arrived(self, hold: Hold, now: float) -> None:
         """A reply came: the provider has counted `hold`, and windows give it back that much later."""
-        by = min(now, hold.at + ARRIVAL)
+        by = self.transit.counted_by(hold.at, hold.sent_at, now)
         for gauge in self.gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
             if amount:
-                gauge.delay(amount, hold.at, by, now)
+                gauge.delay(amount, hold.counted_at, by, now)
+        hold.counted_at = by
 
     def empty(self, refusal: Refusal, cost: Cost, now: float) -> bool:
         """A refusal says that its unit (None: whichever is scarcest) is short; False if no gauge has that unit."""
