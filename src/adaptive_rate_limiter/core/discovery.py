@@ -126,11 +126,13 @@ class Discovery:
         chance = self._chance(cost, now)
         doubtful = [trial for trial in self.pending if trial.experiment and trial.passed is None]
         affordable = BUDGET * (self.sends + waiting) - self.refusals - len(doubtful)
-        together = 2 + self.raised // SURE if chance >= 2 * EVEN and affordable >= 1 else 1
+        together = 1.0
+        if chance >= 2 * EVEN and affordable >= 1:  # where one fails all do: no more than cost one refusal
+            together = max(1.0, min(2 + self.raised // SURE, affordable, 1 / max(1e-9, 1 - chance)))
         if doubtful and self.raised < SURE:  # apart, so that their order is known
             start = max(start, doubtful[-1].sent_at + 1.2 * JITTER)
         if len(doubtful) >= together:
-            start = max(start, doubtful[-together].sent_at + self.settled)
+            start = max(start, doubtful[-int(together)].sent_at + self.settled)
         worth = LIKELY if affordable < 1 else EVEN if self.experimented else FIRST
         if not self.ever_passed:  # nothing has ever passed, so nothing is known of when it will
             return max(now, start)

@@ -113,7 +113,7 @@ class Family(ABC):
 
     def refused(self, history: History, amount: float, at: float) -> None:
         needed = self.needed(history, amount, at)[1]
-        if needed >= self.low:
+        if needed > self.low:
             self.high, self.high_at = min(self.high, needed), at
         elif self.low - needed <= GRACE * self.low + 2 * amount:
             self.low, self.high, self.high_at = max(0.0, needed - amount), needed, at
