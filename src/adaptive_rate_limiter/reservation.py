@@ -139,7 +139,7 @@ class Reservation:
         hold = self.call.hold
         if moved or self.sends > 1 or hold is None or hold.state is not HoldState.RESERVED:
             return True
-        hold.sent_at = self._limiter.clock.now()  # admitted some time ago, perhaps, in a busy process
+        self._begin()
         return False
 
     def never_sent(self) -> None:
@@ -153,10 +153,15 @@ class Reservation:
     def readmit(self) -> None:
         """Wait for admission again: a retry is an attempt like any other."""
         self._limiter.readmit(self)
+        self._begin()
 
     async def areadmit(self) -> None:
         """`readmit` for coroutines."""
         await self._limiter.areadmit(self)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.bucket.bucket.begin(self.call, self._limiter.clock.now())
 
     def __enter__(self) -> Self:
         self._token = current_reservation.set(self)

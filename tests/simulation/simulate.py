@@ -111,7 +111,7 @@ def run(
     def start(call, left, now):
         nonlocal busy_until
         busy_until = max(busy_until, now) + overhead  # one core sends one request after the other
-        call.hold.sent_at = busy_until
+        push(busy_until, "begin", call)
         push(busy_until + jitter * rng.uniform(0.5, 1.5), "arrive", call, left)
 
     tries_left: dict[int, int] = {}
@@ -145,6 +145,9 @@ def run(
             woken = math.inf
         if what == "submit":
             submit(payload[0], payload[1], now)
+            continue
+        if what == "begin":
+            bucket.begin(payload[0], now)
             continue
         if what == "arrive":
             call, left = payload

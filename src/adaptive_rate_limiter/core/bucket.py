@@ -66,6 +66,7 @@ class Bucket:
         self.discovery = Discovery()
         # Some limit shows only in refusals: discovery is in charge of it.
         self.untold = not self.ledger.gauges
+        self.sends_told = False  # somebody watches the wire, and says when each call is really sent
         self.in_flight = 0
         self.paused_until = -math.inf
         self.pause_reason = ""
@@ -151,7 +152,7 @@ class Bucket:
         self.in_flight += 1
         self.account.admit(now)
         if self.untold:
-            call.trial = self.discovery.sent(call.cost, now)
+            call.trial = self.discovery.sent(call.cost, now, under_way=not self.sends_told)
 
     def _blocked(self, cost: Cost, now: float) -> Wait | None:
         if now < self.paused_until:
@@ -258,6 +259,14 @@ class Bucket:
         return Funds(prefer_large=fullest >= requests[0], payable=payable)
 
     # What became of a call
+
+    def begin(self, call: Call, now: float) -> None:
+        """The call is sent now: it was admitted some time ago, perhaps, in a busy process. Needs no lock."""
+        self.sends_told = True
+        if call.hold is not None:
+            call.hold.sent_at = now
+        if call.trial is not None:
+            call.trial.sent_at, call.trial.under_way = now, True
 
     def observe(self, call: Call, info: RateLimitInfo, now: float) -> None:
         """Learn from one response to `call`; a refusal ends its hold."""

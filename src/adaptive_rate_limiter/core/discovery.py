@@ -18,10 +18,11 @@ from adaptive_rate_limiter.core.hypotheses import INSTANT, JITTER, LEAST_WEIGHT,
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, REQUESTS, TOKENS, Cost
 
 BUDGET = 0.01  # refusals allowed, as a share of all sends: the promise where nothing is told
-START_BUDGET = 0.0065  # part of it that the first refusal may cost; the rest pays experiments
+START_BUDGET = 0.008  # part of it that the first refusal may cost; the rest pays experiments
 FEWEST_IN_DOUBT, MOST_IN_DOUBT = 2, 16
 UNANSWERED = 32  # sends before the first reply of all, which may tell the limit; one more each second
 SETTLED = 0.25  # seconds within which a refusal is back
+LONGEST_LAG = 5.0  # seconds that a busy client may take from admission to the send
 RISK = 0.02  # chance that what is believed is wrong, taken with any send: it is lost once, not each time
 SPARE = 0.05  # the same while fewer were refused than the budget
 FIRST = 0.1  # chance to pass that is worth the first experiment
@@ -30,17 +31,24 @@ LIKELY = 0.75  # the same once the budget is spent
 GAP_FIRST, GAP_MOST = 0.7, 360.0  # seconds from one experiment to the next; doubled when one fails
 REST = 0.3  # seconds of silence after a refusal
 SURE = 8  # experiments in a row that passed, after which more are made at once
+FEW = 16  # calls in line; so few are not worth another window of waiting: their limit is looked for to the unit
 SLOWEST = 60.0  # seconds after which a call is risked whatever is believed: nothing waits for ever
 UNIT_PRIORS = {REQUESTS: 0.7, TOKENS: 0.3, INPUT_TOKENS: 0.3}
 
 
 class Trial:
-    """One send whose outcome is to be learned from: passed is None while in doubt."""
+    """One send whose outcome is to be learned from: passed is None while in doubt.
 
-    __slots__ = ("cost", "experiment", "passed", "sent_at", "unit")
+    `under_way` is False from its admission until somebody says that it is really sent, at `sent_at`.
+    """
 
-    def __init__(self, sent_at: float, cost: Cost, *, experiment: bool = False) -> None:
+    __slots__ = ("cost", "experiment", "passed", "sent_at", "under_way", "unit")
+
+    def __init__(
+        self, sent_at: float, cost: Cost, *, experiment: bool = False, under_way: bool = True
+    ) -> None:
         self.sent_at = sent_at
+        self.under_way = under_way
         self.cost = cost
         self.experiment = experiment
         self.passed: bool | None = None
@@ -51,7 +59,7 @@ class Discovery:
     """One bucket's knowledge of a limit that no header tells."""
 
     __slots__ = (
-        "ahead", "ever_passed", "experiment_at", "experimented", "found", "gap", "hypotheses", "in_doubt",
+        "ahead", "ever_passed", "experiment_at", "experimented", "failed_at", "found", "gap", "hypotheses", "in_doubt",
         "invited_at", "last_at", "pending", "proven", "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at",
     )  # fmt: skip
 
@@ -63,7 +71,7 @@ class Discovery:
         self.settled = SETTLED
         self.in_doubt = self.proven = self.sends = self.refusals = self.raised = 0
         self.replied = self.experimented = self.ever_passed = False
-        self.rest_until = self.experiment_at = self.started_at = -math.inf
+        self.rest_until = self.experiment_at = self.failed_at = self.started_at = -math.inf
         self.invited_at = math.inf  # when the provider said that one may try again
         self.last_at = math.inf  # the latest experiment, or the first refusal
         self.gap = GAP_FIRST
@@ -94,7 +102,13 @@ class Discovery:
         if self.in_doubt < allowed:
             return now
         doubtful = [trial for trial in self.pending if trial.passed is None]
-        return max(now, doubtful[len(doubtful) - math.ceil(allowed)].sent_at + self.settled)
+        return max(now, self._settles_at(doubtful[len(doubtful) - math.ceil(allowed)], now))
+
+    def _settles_at(self, trial: Trial, now: float) -> float:
+        """When no refusal of it can come any more."""
+        if trial.under_way or now > trial.sent_at + LONGEST_LAG:
+            return trial.sent_at + self.settled
+        return now + self.settled
 
     def _risk(self) -> float:
         """More while fewer were refused than the budget, so that the budget is what is promised."""
@@ -123,7 +137,8 @@ class Discovery:
     def _experiment_at(self, cost: Cost, now: float, waiting: int) -> float:
         """When an experiment is worth its refusal: likely enough to pass, alone, affordable."""
         start = max(now, self.experiment_at)
-        chance = self._chance(cost, now)
+        few = waiting <= FEW
+        chance = self._chance(cost, now, to_the_unit=few)
         doubtful = [trial for trial in self.pending if trial.experiment and trial.passed is None]
         affordable = BUDGET * (self.sends + waiting) - self.refusals - len(doubtful)
         together = 1.0
@@ -132,7 +147,7 @@ class Discovery:
         if doubtful and self.raised < SURE:  # apart, so that their order is known
             start = max(start, doubtful[-1].sent_at + 1.2 * JITTER)
         if len(doubtful) >= together:
-            start = max(start, doubtful[-int(together)].sent_at + self.settled)
+            start = max(start, self._settles_at(doubtful[-int(together)], now))
         worth = LIKELY if affordable < 1 else EVEN if self.experimented else FIRST
         if not self.ever_passed:  # nothing has ever passed, so nothing is known of when it will
             return max(now, start)
@@ -141,7 +156,7 @@ class Discovery:
         if now >= start and (chance >= worth or now >= self.last_at + SLOWEST):
             return now
         times = sorted(
-            (family.ready_at(history, amount, family.typical(start), start), family.weight)
+            (family.ready_at(history, amount, family.typical(start, to_the_unit=few), start), family.weight)
             for family, history, amount in self._amounts(cost)
         )
         likely = min(self._when(times, worth, start), max(start, self.last_at + SLOWEST))
@@ -149,9 +164,9 @@ class Discovery:
             likely = min(likely, self.invited_at)
         return max(likely, now + 0.02)
 
-    def _chance(self, cost: Cost, now: float) -> float:
+    def _chance(self, cost: Cost, now: float, *, to_the_unit: bool = False) -> float:
         return sum(
-            family.weight * family.chance(history, amount, now)
+            family.weight * family.chance(history, amount, now, to_the_unit=to_the_unit)
             for family, history, amount in self._amounts(cost)
         )
 
@@ -166,7 +181,8 @@ class Discovery:
 
     # What became of it
 
-    def sent(self, cost: Cost, now: float) -> Trial:
+    def sent(self, cost: Cost, now: float, *, under_way: bool = True) -> Trial:
+        """A call of `cost` is admitted; with `under_way=False` it is told later when it is really sent."""
         if not self.sends:
             self.started_at = now
         for unit, prior in UNIT_PRIORS.items():
@@ -174,7 +190,7 @@ class Discovery:
                 self.hypotheses[unit] = Hypotheses(now, prior)
                 self._normalize()
         experiment = self.found and self._danger(cost, now) > self._risk()
-        trial = Trial(now, cost, experiment=experiment)
+        trial = Trial(now, cost, experiment=experiment, under_way=under_way)
         if experiment:
             self.last_at, self.experimented = now, True
             self.invited_at = math.inf
@@ -211,8 +227,9 @@ class Discovery:
         self.settled = max(self.settled, min(2.0, 1.5 * (now - trial.sent_at)))
         self.rest_until = max(self.rest_until, now + REST, trial.sent_at + self.settled)
         self.raised = 0
-        if trial.experiment:
+        if trial.experiment and trial.sent_at > self.failed_at:  # those sent together fail together
             self.gap = min(GAP_MOST, 2 * self.gap)
+            self.failed_at = now
         self.experiment_at = max(self.experiment_at, now + self.gap)
         self.invited_at = math.inf if retry_after is None else now + retry_after
         if late:
@@ -233,7 +250,7 @@ class Discovery:
         while pending:
             trial = pending[0]
             known = trial.passed is not None
-            if not known and trial.sent_at + self.settled > now:
+            if not known and self._settles_at(trial, now) > now:
                 return
             pending.popleft()
             self._count(trial, -1)

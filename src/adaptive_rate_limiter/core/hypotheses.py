@@ -77,31 +77,31 @@ class Family(ABC):
     def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
         """When `amount` must pass under `limit`; inf if never."""
 
-    def chance(self, history: History, amount: float, at: float) -> float:
-        """How likely it is that `amount` passes."""
-        return self.share_above(self.needed(history, amount, at)[1], at)
+    def chance(self, history: History, amount: float, at: float, *, to_the_unit: bool = False) -> float:
+        """How likely it is that `amount` passes; bounds that are close count as one limit, or not (`to_the_unit`)."""
+        return self.share_above(self.needed(history, amount, at)[1], at, to_the_unit=to_the_unit)
 
-    def share_above(self, needed: float, at: float) -> float:
+    def share_above(self, needed: float, at: float, *, to_the_unit: bool = False) -> float:
         """The share of the limits in question that are at least `needed`."""
         if needed <= self.low:
             return 1.0
-        high = self._high(at)
+        high = self._high(at, to_the_unit=to_the_unit)
         if needed >= high:
             return 0.0
         if high == math.inf:
             return 0.5
         return math.log(high / needed) / math.log(high / max(self.low, high / DROP))
 
-    def typical(self, at: float) -> float:
+    def typical(self, at: float, *, to_the_unit: bool = False) -> float:
         """A limit in the middle of what is possible."""
-        high = self._high(at)
+        high = self._high(at, to_the_unit=to_the_unit)
         return self.low if high == math.inf else math.sqrt(max(self.low, high / DROP) * high)
 
-    def _high(self, at: float) -> float:
-        """An old refusal proves less; between bounds as close as FINE nothing is worth finding out."""
+    def _high(self, at: float, *, to_the_unit: bool) -> float:
+        """An old refusal proves less; between bounds as close as FINE little is worth finding out."""
         if at - self.high_at > STALE:
             return self.high * RISE
-        return self.low if self.high < FINE * self.low else self.high
+        return self.low if self.high < FINE * self.low and not to_the_unit else self.high
 
     def passed(self, history: History, amount: float, at: float) -> None:
         """To be called before `history` knows of it."""
@@ -116,7 +116,8 @@ class Family(ABC):
         if needed > self.low:
             self.high, self.high_at = min(self.high, needed), at
         elif self.low - needed <= GRACE * self.low + 2 * amount:
-            self.low, self.high, self.high_at = max(0.0, needed - amount), needed, at
+            passed = self.needed(history, 0.0, at)[0]  # what has passed before it
+            self.low, self.high, self.high_at = min(passed, needed), needed, at
         elif needed >= self.low / DROP:  # less than that no limit is lowered: this way of counting is wrong
             self.low, self.high, self.high_at = needed / DROP, needed, at
 
@@ -229,12 +230,13 @@ class AlignedFamily(Family):
         ended, unended = self._used(history, at)
         return max(0.0, ended - history.since(at - JITTER)) + amount, unended + amount
 
-    def chance(self, history: History, amount: float, at: float) -> float:
+    def chance(self, history: History, amount: float, at: float, *, to_the_unit: bool = False) -> float:
         shift = MINUTE * self._turns(at)
         ended, unended = self._used(history, at)
         width = max(GUARD, self.latest - self.earliest)
         likely = min(1.0, max(0.0, (at - GUARD - self.earliest - shift) / width))
-        if_ended, if_not = self.share_above(ended + amount, at), self.share_above(unended + amount, at)
+        if_ended = self.share_above(ended + amount, at, to_the_unit=to_the_unit)
+        if_not = self.share_above(unended + amount, at, to_the_unit=to_the_unit)
         return likely * if_ended + (1 - likely) * if_not
 
     def ready_at(self, history: History, amount: float, limit: float, now: float) -> float:
