@@ -7,11 +7,12 @@ import time
 import anyio
 import httpx
 import pytest
-
-from adaptive_rate_limiter import Limiter
-from adaptive_rate_limiter.http import AsyncAdaptiveTransport, observe_http
-from adaptive_rate_limiter.testing import FakeClock
 from tests.recorded.cassettes import replay, request_of
+
+from adaptive_rate_limiter import CapacityExceededError, Limiter
+from adaptive_rate_limiter.http import AsyncAdaptiveTransport, observe_http
+from adaptive_rate_limiter.http.payload import describe
+from adaptive_rate_limiter.testing import FakeClock
 
 PATIENCE = 5.0  # seconds of real time until a call that does not come to its end is given up
 TURNS = 40  # of the event loop, in which all is done that needs no time
@@ -23,12 +24,29 @@ def clock():
 
 
 @pytest.fixture
-def limiter(clock):
-    return Limiter(clock=clock)
+def max_pause():
+    """Overridden by the parametrization of a test that concerns it, as `library` below."""
+    return 300.0
 
 
 @pytest.fixture
-def finish(clock, monkeypatch):
+def limiter(clock, max_pause):
+    return Limiter(clock=clock, max_pause=max_pause)
+
+
+@pytest.fixture
+def turns():
+    """Let the event loop do all that needs no time."""
+
+    async def turns():
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    return turns
+
+
+@pytest.fixture
+def finish(clock, turns, monkeypatch):
     """Run a coroutine to its end: returns what it returned, and the seconds that passed.
 
     Once all have come to rest, time jumps to the next instant that anybody waits for.
@@ -61,11 +79,6 @@ def finish(clock, monkeypatch):
     return finish
 
 
-async def turns():
-    for _ in range(TURNS):
-        await asyncio.sleep(0)
-
-
 class Caller:
     """One limiter, and HTTP clients under it that send the recorded requests."""
 
@@ -73,11 +86,11 @@ class Caller:
         self.limiter = limiter
         self.clock = limiter.clock
         self.finish = finish
-        self.model = None  # of the last call
+        self.last = {}  # where the last call went: one more like it goes there, too
         # Nothing is sent, so no certificate is checked: to load them takes longer than the test.
         transport = library.AsyncHTTPTransport(verify=False)
         self._limited = library.AsyncClient(transport=AsyncAdaptiveTransport(limiter, transport))
-        self._plain = library.AsyncClient(verify=False)
+        self._plain = library.AsyncClient(transport=transport)
 
     async def send(self, case, **changes):
         """Send the recorded request, its body changed if asked; returns the response."""
@@ -90,15 +103,13 @@ class Caller:
         return response
 
     async def _post(self, request, changes):
-        before = {bucket.bucket_id: bucket.admitted for bucket in self.limiter.snapshot().buckets}
-        body = json.loads(request["body"]) | changes
-        response, _ = await self.finish(self._limited.post(request["uri"], json=body))
-        (used,) = (
-            bucket.bucket_id
-            for bucket in self.limiter.snapshot().buckets
-            if bucket.admitted > before.get(bucket.bucket_id, 0)
+        content = json.dumps(json.loads(request["body"]) | changes).encode()
+        work = self._limited.post(
+            request["uri"], content=content, headers={"content-type": "application/json"}
         )
-        self.model = used.partition("/")[2].partition("@")[0].strip("*") or None
+        response, _ = await self.finish(work)
+        url = response.request.url
+        self.last = {"model": describe(content, url.path).get("model"), "route": (url.host, url.path)}
         return response
 
     async def _read(self, request):
@@ -124,15 +135,22 @@ class Caller:
 
     async def wait(self, **call):
         """The seconds until one more call may go. Raises CapacityExceededError if it may not."""
-        reservation, seconds = await self.finish(self.limiter.aacquire(**{"model": self.model} | call))
+        reservation, seconds = await self.finish(self.limiter.aacquire(**self.last | call))
         reservation.cancel()
         return seconds
+
+    async def ready_in(self, **call):
+        """The seconds until one more call may go, whether it waits for them or is told them."""
+        try:
+            return await self.wait(**call)
+        except CapacityExceededError as error:
+            return error.retry_after
 
     def going(self, most, **call):
         """The calls that go at this instant, up to `most`."""
         calls = []
         while len(calls) < most:
-            reservation = self.limiter.try_acquire(**{"model": self.model} | call)
+            reservation = self.limiter.try_acquire(**self.last | call)
             if reservation is None:
                 break
             calls.append(reservation)
@@ -151,7 +169,6 @@ class Caller:
 
 @pytest.fixture
 def library():
-    """A test that concerns httpx2 as well is parametrized with `library`."""
     return httpx
 
 

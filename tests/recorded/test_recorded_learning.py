@@ -6,11 +6,11 @@ import re
 import httpx
 import httpx2
 import pytest
+from tests.recorded.cassettes import recording, replay, request_of
+from tests.recorded.expected import LIMITS, REFUSALS, SILENT, except_for
 
 from adaptive_rate_limiter import CapacityExceededError, Forecast
 from adaptive_rate_limiter.http import AdaptiveTransport
-from tests.recorded.cassettes import recording, replay, request_of
-from tests.recorded.expected import LIMITS, REFUSALS, SILENT
 
 JITTER = 0.3  # seconds of refill that the limiter keeps back, since sends overtake each other
 ROUNDING = 500  # of Anthropic's tokens, told in thousands
@@ -30,12 +30,6 @@ def counted(case):
 COUNTED = [case for case in SUCCESSES if counted(case)]
 SMALL = [case for case in COUNTED if counted(case).remaining <= MOST]
 SIZED = [case for case in LIMITS if any(told.unit == "tokens" for told in LIMITS[case])]
-
-
-def except_for(cases, *exceptions, reason):
-    """All of `cases`; those in which the limiter does something else yet are marked."""
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    return [pytest.param(case, marks=mark) if case in exceptions else case for case in cases]
 
 
 def guard(told):
@@ -142,12 +136,7 @@ async def test_what_is_left_goes_at_once_and_the_next_waits_for_a_window_at_the_
     told = counted(case)
     gone = caller.going(MOST)
     assert math.floor(told.remaining - guard(told)) <= len(gone) <= told.remaining
-    try:
-        seconds = await caller.wait()
-    except CapacityExceededError as error:
-        assert error.retry_after > caller.limiter.max_pause
-        seconds = error.retry_after
-    assert 0 < seconds <= GRACE * told.window + 1
+    assert 0 < await caller.ready_in() <= GRACE * told.window + 1
 
 
 @pytest.mark.parametrize("case", SIZED)
