@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from adaptive_rate_limiter.core.levels import Level, SlidingLevel, WindowLevel
 
@@ -17,8 +16,7 @@ BLUR = 0.2  # share of the limit by which sends that overtake each other may blu
 WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
 
 
-@dataclass(frozen=True, slots=True)
-class Shot:
+class Shot(NamedTuple):
     """A header, like an old photograph: what it tells, and what happened from its send until its reply at `now`.
 
     `newest`: no later send was heard of. `since` was charged after the send, `overtaking` of it so soon that it

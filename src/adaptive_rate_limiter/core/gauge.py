@@ -24,8 +24,9 @@ FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the s
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
 TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
 JUMPS = 2.5  # such headers of late before a window counts as fixed
-SURE_AFTER = 64  # readings: from then on, where only a bucket is plausible, some are weighed and not all
-LOOK_AGAIN = 8  # one in so many, since providers change
+SURE_AFTER = 64  # readings: from then on some are weighed and not all, where nothing hangs on it:
+LOOK_AGAIN = 8  # one in so many, since providers change,
+HALF = 0.5  # and all where more than a bucket is plausible and less than this part of the limit is left
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
 MEMORY = 0.95  # weight of the past score at each reading
 WORST = -12.0
@@ -36,7 +37,7 @@ class Gauge:
 
     __slots__ = (
         "active", "depth_vote", "floor_at", "floor_share", "jumps", "limit", "lows", "models", "newest",
-        "readings", "scope", "scores", "source", "told_by", "unit", "vote", "window", "window_end",
+        "place", "readings", "scope", "scores", "source", "told_by", "unit", "vote", "window", "window_end",
     )  # fmt: skip
 
     def __init__(self, unit: str, limit: float, window: float, models: list[Level], source: str) -> None:
@@ -50,6 +51,7 @@ class Gauge:
         self.active = tuple(models)
         self.newest = -1  # sequence number of the latest send whose header was taken
         self.told_by = -1  # of the send whose header is being taken
+        self.place = -1  # among those that headers tell
         self.lows: list[float] = [math.inf] * len(models)  # per model: least remaining told, less its refill
         self.readings = 0
         self.jumps = 0.0  # headers of late with more than a sliding window would have left, as after a turn
@@ -127,9 +129,8 @@ class Gauge:
         for level in self.models:
             level.give(amount, now, taken_at)
 
-    def delay(self, amount: float, taken_at: float, counted_at: float, now: float) -> None:
+    def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
         for level in self.models:
-            level.available(now)
             level.delay(amount, taken_at, counted_at)
 
     def ready_at(self, amount: float, now: float) -> float:
@@ -149,15 +150,23 @@ class Gauge:
 
     # What a header says
 
+    def tells(self, reading: QuotaReading) -> bool:
+        """Whether it surely speaks of this limit."""
+        return (
+            reading.unit == self.unit
+            and reading.scope == self.scope
+            and (reading.window == self.window or reading.window is None)
+        )
+
     def read(self, shot: Shot) -> None:
         """Take in a header."""
         self.readings += 1
         reading, now = shot.reading, shot.now
         doubtful = (
-            self.active != (self.models[0],)
-            or self.readings < SURE_AFTER
+            self.readings < SURE_AFTER
             or self.readings % LOOK_AGAIN == 0
-            or reading.limit not in {None, self.limit}
+            or (reading.limit is not None and reading.limit != self.limit)
+            or (self.active != (self.models[0],) and self.available(now) < HALF * self.limit)
         )
         if shot.newest:
             self._resize(reading, now, doubtful=doubtful)

@@ -184,33 +184,50 @@ class Ledger:
 
     # What headers say
 
-    def read(self, readings: Iterable[QuotaReading], hold: Hold, now: float) -> None:
+    def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> None:
         """Take in the limits that the reply to `hold` told. What a partial set leaves out is kept."""
+        matched = self._matched(readings, hold, now)
+        for gauge, _ in matched:
+            gauge.told_by = hold.seq
+        self._answer(hold)
+        for gauge, reading in matched:
+            place = gauge.place
+            returned = hold.returned[place] if place < len(hold.returned) else 0.0
+            unit = reading.unit
+            since = self.spent.get(unit, 0.0) - hold.spent.get(unit, 0.0)
+            newest = hold.seq > gauge.newest
+            shot = Shot(
+                reading,
+                newest,
+                hold.sent_at,
+                since,
+                self._overtaking(hold, unit) if since else 0.0,
+                gauge.returned() - returned,
+                self.unanswered.get(unit, 0.0),
+                now,
+            )
+            gauge.read(shot)
+            if newest:
+                gauge.newest = hold.seq
+
+    def _matched(
+        self, readings: tuple[QuotaReading, ...], hold: Hold, now: float
+    ) -> list[tuple[Gauge, QuotaReading]]:
+        """Each reading with its gauge, a new one where there is none; without those that make no sense."""
+        told = self.told
+        if len(told) == len(readings):  # the same set as ever, in the same order
+            for gauge, reading in zip(told, readings, strict=True):
+                if not (gauge.tells(reading) and _plausible(reading)):
+                    break
+            else:
+                return list(zip(told, readings, strict=True))
         readings = tuple(reading for reading in readings if _plausible(reading))
+        matched = []
         for reading in readings:
             gauge = self._gauge_for(reading, readings) or self._new_gauge(reading, hold, now)
             if gauge is not None:
-                gauge.told_by = hold.seq
-        self._answer(hold)
-        for reading in readings:
-            gauge = self._gauge_for(reading, readings)
-            if gauge is None:
-                continue
-            place = self.told.index(gauge)
-            returned = hold.returned[place] if place < len(hold.returned) else 0.0
-            since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
-            shot = Shot(
-                reading,
-                newest=hold.seq > gauge.newest,
-                sent_at=hold.sent_at,
-                since=since,
-                overtaking=self._overtaking(hold, reading.unit) if since else 0.0,
-                returned=gauge.returned() - returned,
-                in_doubt=self.unanswered.get(reading.unit, 0.0),
-                now=now,
-            )
-            gauge.read(shot)
-            gauge.newest = max(gauge.newest, hold.seq)
+                matched.append((gauge, reading))
+        return matched
 
     def _gauge_for(self, reading: QuotaReading, together: tuple[QuotaReading, ...]) -> Gauge | None:
         told = [
@@ -242,6 +259,7 @@ class Ledger:
             for level in gauge.models:
                 level.correct(min(level.available(now), sure), now)
         self.gauges.append(gauge)
+        gauge.place = len(self.told)
         self.told.append(gauge)
         return gauge
 
@@ -265,7 +283,7 @@ class Ledger:
         for gauge in self.gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
             if amount:
-                gauge.delay(amount, hold.counted_at, by, now)
+                gauge.delay(amount, hold.counted_at, by)
         hold.counted_at = by
 
     def empty(self, refusal: Refusal, cost: Cost, now: float) -> bool:
@@ -286,9 +304,12 @@ class Ledger:
 
 def _plausible(reading: QuotaReading) -> bool:
     """Whether arithmetic with it can be trusted: a limit near zero makes waits endless."""
-    figures = (reading.limit, reading.window)
-    return all(figure is None or TINY <= figure <= HUGE for figure in figures) and all(
-        figure is None or 0 <= figure <= HUGE for figure in (reading.remaining, reading.reset_after)
+    limit, window, remaining, reset = reading.limit, reading.window, reading.remaining, reading.reset_after
+    return (
+        (limit is None or TINY <= limit <= HUGE)
+        and (window is None or TINY <= window <= HUGE)
+        and (remaining is None or 0 <= remaining <= HUGE)
+        and (reset is None or 0 <= reset <= HUGE)
     )
 
 

@@ -278,13 +278,16 @@ class SlidingLevel:
         if change < 0:
             self._add(int(self.at / self.width), -change)
             return
-        for key in self.keys:  # the oldest first: what the provider no longer counts has expired there
-            credit = min(change, self.bins[key])
-            self.bins[key] -= credit
-            self.used -= credit
-            change -= credit
-            if change <= 0:
+        keys, bins = self.keys, self.bins
+        while keys and change > 0:  # the oldest first: what the provider no longer counts has expired there
+            held = bins[keys[0]]
+            if held > change:
+                bins[keys[0]] -= change
+                self.used -= change
                 break
+            del bins[keys.pop(0)]
+            self.used -= held
+            change -= held
 
     def ready_at(self, amount: float, now: float) -> float:
         missing = amount - self.available(now)
