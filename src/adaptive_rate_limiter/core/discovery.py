@@ -31,7 +31,9 @@ LIKELY = 0.75  # the same once the budget is spent
 GAP_FIRST, GAP_MOST = 0.7, 360.0  # seconds from one experiment to the next; doubled when one fails
 REST = 0.3  # seconds of silence after a refusal
 SURE = 8  # experiments in a row that passed, after which more are made at once
-FEW = 16  # calls in line; so few are not worth another window of waiting: their limit is looked for to the unit
+FEW = (
+    16  # calls in line; so few are not worth another window of waiting: their limit is looked for to the unit
+)
 SLOWEST = 60.0  # seconds after which a call is risked whatever is believed: nothing waits for ever
 UNIT_PRIORS = {REQUESTS: 0.7, TOKENS: 0.3, INPUT_TOKENS: 0.3}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from adaptive_rate_limiter.core.levels import Level, SlidingLevel, WindowLevel
+from adaptive_rate_limiter.core.levels import Level, SlidingLevel
 
 if TYPE_CHECKING:
-    from adaptive_rate_limiter.core.gauge import Gauge
+    from adaptive_rate_limiter.core.told import ToldGauge
     from adaptive_rate_limiter.types import QuotaReading
 
 ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
@@ -42,11 +42,6 @@ class Shot(NamedTuple):
         return 500.0 if remaining % 1000 == 0 and limit % 1000 == 0 else 0.0
 
 
-def is_over(level: Level, shot: Shot) -> bool:
-    """It speaks of a window that has ended."""
-    return isinstance(level, WindowLevel) and level.opened_at(shot.now) > shot.sent_at + shot.grain
-
-
 def fit_of_level(level: Level, shot: Shot, change: float) -> float:
     """How well this way of counting foresaw `remaining`; 0 is best. It grew by `change` since the send."""
     remaining = shot.reading.remaining or 0.0
@@ -59,12 +54,12 @@ def fit_of_level(level: Level, shot: Shot, change: float) -> float:
     return 0.0
 
 
-def fit_of_reset(gauge: Gauge, shot: Shot, reset_after: float) -> tuple[float, float, float]:
+def fit_of_reset(gauge: ToldGauge, shot: Shot, reset_after: float) -> tuple[float, float, float]:
     """How well bucket, fixed window and sliding window foresaw the reset."""
     blur = (1.0 if reset_after == int(reset_after) else 0.1) + 0.02 * reset_after
     earliest, latest = shot.sent_at + reset_after - blur, shot.now + reset_after + blur
     sliding = -2.5  # strangers can move it to anywhere
-    if _may_leave(gauge.models[2], earliest, latest + 2 * blur, shot.now) or (
+    if _may_leave(gauge.sliding, earliest, latest + 2 * blur, shot.now) or (
         shot.returned > 0 and earliest <= shot.now
     ):
         sliding = 0.0  # the oldest use leaves then, or has left since
@@ -72,15 +67,15 @@ def fit_of_reset(gauge: Gauge, shot: Shot, reset_after: float) -> tuple[float, f
     return _fit_of_bucket(gauge, shot, reset_after, blur), fixed, sliding
 
 
-def _fit_of_bucket(gauge: Gauge, shot: Shot, reset_after: float, blur: float) -> float:
+def _fit_of_bucket(gauge: ToldGauge, shot: Shot, reset_after: float, blur: float) -> float:
     """A bucket is full after used / rate."""
-    full_in = (gauge.models[0].capacity - (shot.reading.remaining or 0.0)) / gauge.rate
+    full_in = (gauge.bucket.capacity - (shot.reading.remaining or 0.0)) / gauge.rate
     slack = blur + shot.grain / gauge.rate
     rounded = 1.0 / gauge.rate  # remaining is cut to a whole number, so up to one unit less was used
     return 0.0 if full_in - rounded - slack <= reset_after <= full_in + slack else -3.0
 
 
-def _fit_of_window(gauge: Gauge, earliest: float, latest: float) -> float:
+def _fit_of_window(gauge: ToldGauge, earliest: float, latest: float) -> float:
     """The end of a fixed window stays where it is."""
     if gauge.window_end is None:
         return -1.5  # one never seen before may be anywhere

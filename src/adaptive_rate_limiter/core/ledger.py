@@ -8,9 +8,10 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.evidence import Shot, inferred_window
-from adaptive_rate_limiter.core.gauge import JITTER, Gauge
+from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.levels import EPSILON
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
+from adaptive_rate_limiter.core.told import JITTER, ToldGauge
 from adaptive_rate_limiter.core.transit import Transit
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ class Hold:
         self.cost = cost
         self.at = at
         self.sent_at = at  # later than `at` where a busy caller took its time
-        self.counted_at = at  # when the provider counted it, as far as we know: windows give it back after that
+        self.counted_at = (
+            at  # when the provider counted it, as far as we know: windows give it back after that
+        )
         self.seq = seq
         self.spent = spent
         self.returned: Sequence[float] = ()
@@ -60,10 +63,10 @@ class Ledger:
     __slots__ = ("gauges", "recent", "seq", "spent", "told", "transit", "unanswered")
 
     def __init__(self, quotas: Iterable[Quota] = (), now: float = 0.0) -> None:
-        self.gauges = [Gauge.stated(quota, now) for quota in quotas]
+        self.gauges: list[Gauge] = [Gauge.stated(quota, now) for quota in quotas]
         self.spent: dict[str, float] = {}
         self.unanswered: dict[str, float] = {}  # what was reserved and may not be counted in any header yet
-        self.told: list[Gauge] = []  # those of the gauges that headers tell, in the order of their first
+        self.told: list[ToldGauge] = []  # those of the gauges that headers tell, in the order of their first
         self.recent: deque[Hold] = deque(maxlen=RECENT)
         self.transit = Transit()
         self.seq = 0
@@ -83,7 +86,7 @@ class Ledger:
         self.seq += 1
         hold = Hold(cost, now, self.seq, spent.copy())
         if self.told:
-            hold.returned = [gauge.returned() for gauge in self.told]
+            hold.returned = [gauge.sliding.refilled for gauge in self.told]
         self.recent.append(hold)
         return hold
 
@@ -202,7 +205,7 @@ class Ledger:
                 hold.sent_at,
                 since,
                 self._overtaking(hold, unit) if since else 0.0,
-                gauge.returned() - returned,
+                gauge.sliding.refilled - returned,
                 self.unanswered.get(unit, 0.0),
                 now,
             )
@@ -212,7 +215,7 @@ class Ledger:
 
     def _matched(
         self, readings: tuple[QuotaReading, ...], hold: Hold, now: float
-    ) -> list[tuple[Gauge, QuotaReading]]:
+    ) -> list[tuple[ToldGauge, QuotaReading]]:
         """Each reading with its gauge, a new one where there is none; without those that make no sense."""
         told = self.told
         if len(told) == len(readings):  # the same set as ever, in the same order
@@ -224,42 +227,37 @@ class Ledger:
         readings = tuple(reading for reading in readings if _plausible(reading))
         matched = []
         for reading in readings:
-            gauge = self._gauge_for(reading, readings) or self._new_gauge(reading, hold, now)
-            if gauge is not None:
-                matched.append((gauge, reading))
+            found = self._gauge_for(reading, readings) or self._new_gauge(reading, hold, now)
+            if found is not None:
+                matched.append((found, reading))
         return matched
 
-    def _gauge_for(self, reading: QuotaReading, together: tuple[QuotaReading, ...]) -> Gauge | None:
-        told = [
-            gauge
-            for gauge in self.gauges
-            if gauge.source == "told" and gauge.unit == reading.unit and gauge.scope == reading.scope
-        ]
+    def _gauge_for(self, reading: QuotaReading, together: tuple[QuotaReading, ...]) -> ToldGauge | None:
+        told = [gauge for gauge in self.told if gauge.unit == reading.unit and gauge.scope == reading.scope]
         siblings = sum(other.unit == reading.unit and other.scope == reading.scope for other in together)
         if siblings > 1 or len(told) > 1:  # several windows on one unit: the window tells them apart
             told = [gauge for gauge in told if gauge.window == (reading.window or MINUTE)]
         return told[0] if told else None
 
-    def _new_gauge(self, reading: QuotaReading, hold: Hold, now: float) -> Gauge | None:
+    def _new_gauge(self, reading: QuotaReading, hold: Hold, now: float) -> ToldGauge | None:
         limit = reading.limit or reading.remaining or 0.0
         if limit < TINY:
             return None
         window = inferred_window(reading) or MINUTE
         lately = [past for past in self.recent if past.at > now - window and reading.unit in past.cost]
-        gauge = Gauge.told(reading.unit, limit, window, lately[0].at if lately else now)
-        gauge.scope = reading.scope
+        since = lately[0].at if lately else now
+        gauge = ToldGauge(reading, limit, window, since, len(self.told))
         for past in lately:
             if past.state not in {HoldState.CANCELLED, HoldState.REFUSED}:
                 gauge.take(past.cost[reading.unit], past.at)
         if reading.remaining is not None:
             sent_since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
-            if limit - reading.remaining <= gauge.models[1].taken:  # no more than our own: nobody else was here
+            if limit - reading.remaining <= gauge.fixed.taken:  # no more than our own: nobody else was here
                 sent_since -= self._overtaking(hold, reading.unit)
             sure = reading.remaining - min(sent_since, self.unanswered.get(reading.unit, 0.0))
             for level in gauge.models:
                 level.correct(min(level.available(now), sure), now)
         self.gauges.append(gauge)
-        gauge.place = len(self.told)
         self.told.append(gauge)
         return gauge
 
@@ -269,10 +267,10 @@ class Ledger:
         place = len(recent) - (self.seq - hold.seq)  # of the one after it
         if place > 0:
             until = hold.sent_at + JITTER
-            for place in range(place, min(len(recent), place + OVERTAKING)):
-                if recent[place].at > until:
+            for later in range(place, min(len(recent), place + OVERTAKING)):
+                if recent[later].at > until:
                     break
-                total += recent[place].cost.get(unit, 0.0)
+                total += recent[later].cost.get(unit, 0.0)
         return total
 
     # What only the provider can see

@@ -25,8 +25,7 @@ class Transit:
     def counted_by(self, admitted_at: float, sent_at: float, replied_at: float) -> float:
         """By when the provider has counted a request; learns from its reply."""
         taken = replied_at - sent_at
-        if taken < self.fastest:
-            self.fastest = taken
+        self.fastest = min(self.fastest, taken)
         self.left -= 1
         if not self.left:
             self.before, self.fastest, self.left = self.fastest, math.inf, PERIOD

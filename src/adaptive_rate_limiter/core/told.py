@@ -1,0 +1,279 @@
+"""A limit that headers tell: followed in three ways at once, until a header tells them apart.
+
+Every header speaks for or against a token bucket, a fixed window and a sliding window, and a call is admitted
+only by all that are still plausible. That costs a little time at first, and never a refusal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from adaptive_rate_limiter.core.evidence import Shot, fit_of_level, fit_of_reset, inferred_window
+from adaptive_rate_limiter.core.gauge import NAMES, Gauge
+from adaptive_rate_limiter.core.levels import BucketLevel, SlidingLevel, WindowLevel
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.types import QuotaReading
+
+UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a simulation of stale headers
+JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
+FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
+MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
+TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
+JUMPS = 2.5  # such headers of late before a window counts as fixed
+SURE_AFTER = 64  # readings: from then on some are weighed and not all, where nothing hangs on it:
+LOOK_AGAIN = 8  # one in so many, since providers change,
+HALF = 0.5  # and all where more than a bucket is plausible and less than this part of the limit is left
+FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
+MEMORY = 0.95  # weight of the past score at each reading
+WORST = -12.0
+
+
+class ToldGauge(Gauge):
+    """One limit on one unit, as one header of each reply tells it."""
+
+    __slots__ = (
+        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "jumps", "lows", "newest", "place", "readings",
+        "scope", "scores", "sliding", "told_by", "vote", "window_end",
+    )  # fmt: skip
+
+    def __init__(
+        self, reading: QuotaReading, limit: float, window: float, now: float, place: int = 0
+    ) -> None:
+        self.bucket = BucketLevel(limit, window, now)
+        self.fixed = WindowLevel(limit, window, now)
+        self.sliding = SlidingLevel(limit, window, now)
+        super().__init__(reading.unit, limit, window, (self.bucket, self.fixed, self.sliding), "told")
+        self.scope = reading.scope
+        self.place = place  # among those that headers tell
+        self.scores = [0.0, 0.0, 0.0]
+        self.newest = -1  # sequence number of the latest send whose header was taken
+        self.told_by = -1  # of the send whose header is being taken
+        self.lows = [math.inf] * 3  # per model: least remaining told, less its refill
+        self.readings = 0
+        self.jumps = 0.0  # headers of late with more than a sliding window would have left, as after a turn
+        self.floor_share = 0.0
+        self.floor_at = 0.0
+        self.depth_vote: tuple[float, float] | None = None  # another depth, and remaining when it was told
+        self.vote: tuple[float, float | None] | None = None  # another window that the last reading told
+        self.window_end: tuple[float, float] | None = None  # earliest and latest instant told for it
+
+    @property
+    def algorithm(self) -> str:
+        best = max(range(3), key=self.scores.__getitem__)
+        return NAMES[type(self.models[best])]
+
+    def floor(self, now: float) -> float:
+        """What is kept back: for a bucket, what flows in within the jitter of sends; and for strangers on the
+        key what was seen of them, halved with every window without a sign.
+        """
+        least = 0.0
+        if self.active[0] is self.bucket:
+            least = min(JITTER * self.limit / self.window, FLOOR_MAX * self.limit)
+        return least + self.limit * self._kept(now)
+
+    def _kept(self, now: float) -> float:
+        """The share that is kept for strangers."""
+        if self.floor_share < 1e-4:  # noqa: PLR2004 - a ten-thousandth of the limit is nothing
+            return 0.0
+        return self.floor_share * math.pow(0.5, (now - self.floor_at) / self.window)
+
+    def answered(self, amount: float, seq: int) -> None:
+        """A call came to its end without a header on this limit: it may have been counted after the last one."""
+        if seq != self.told_by:
+            self.lows = [low - amount for low in self.lows]
+
+    # What a header says
+
+    def tells(self, reading: QuotaReading) -> bool:
+        """Whether it surely speaks of this limit."""
+        return (
+            reading.unit == self.unit
+            and reading.scope == self.scope
+            and (reading.window == self.window or reading.window is None)
+        )
+
+    def read(self, shot: Shot) -> None:
+        """Take in a header."""
+        self.readings += 1
+        reading, now = shot.reading, shot.now
+        if shot.newest:
+            doubtful = (
+                self.readings < SURE_AFTER
+                or self.readings % LOOK_AGAIN == 0
+                or (reading.limit is not None and reading.limit != self.limit)
+                or (self.active != (self.bucket,) and self.available(now) < HALF * self.limit)
+            )
+            self._resize(reading, now, doubtful=doubtful)
+            if doubtful:
+                self._fit_depth(reading, now)
+                if reading.remaining is not None:
+                    self._weigh(shot, self._changes(shot))
+        if reading.remaining is not None:
+            self._correct(reading.remaining, shot)
+            if reading.reset_after is not None and shot.newest:
+                self._set_window_end(reading.reset_after, shot.sent_at, now)
+
+    def _resize(self, reading: QuotaReading, now: float, *, doubtful: bool) -> None:
+        limit = reading.limit or self.limit
+        if reading.limit is None and reading.remaining is not None:
+            limit = max(limit, reading.remaining)
+        window = self._window_by_vote(reading) if doubtful else self.window
+        if abs(limit - self.limit) > 0.001 * self.limit or window != self.window:
+            for level in self.models:
+                level.resize(limit, window, now)
+            self.limit, self.window = limit, window
+
+    def _fit_depth(self, reading: QuotaReading, now: float) -> None:
+        """A bucket that is full after `reset` holds what is there and what flows in until then.
+
+        Where that is less than the limit, and the same at different levels, the bucket is less deep.
+        """
+        bucket, remaining, reset_after = self.bucket, reading.remaining, reading.reset_after
+        if remaining is None or not reset_after:
+            return
+        depth = remaining + reset_after * self.rate
+        if depth > 0.9 * self.limit or abs(depth - bucket.burst) <= 1 + 0.02 * depth:
+            self.depth_vote = None
+        elif self.depth_vote is None or abs(self.depth_vote[0] - depth) > 1 + 0.02 * depth:
+            self.depth_vote = (depth, remaining)
+        elif abs(self.depth_vote[1] - remaining) > 0.1 * depth:
+            bucket.deepen(self.depth_vote[0], now)
+            self.scores[0] = max(self.scores)  # it was judged by another depth
+            self.depth_vote = None
+            self._choose()
+
+    def _window_by_vote(self, reading: QuotaReading) -> float:
+        """Another window, once readings at different levels agree on it: one may come out so by chance.
+
+        The arithmetic holds for buckets: where this is none it finds a window in time by chance.
+        """
+        plausible = self.bucket in self.active or self.readings <= FIRST_READINGS
+        window = inferred_window(reading) if plausible else reading.window
+        if window is None or window == self.window:
+            self.vote = None
+            return self.window
+        if self.vote is None or self.vote[0] != window:
+            self.vote = (window, reading.remaining)
+        elif self._far_apart(self.vote[1], reading.remaining):
+            self.vote = None
+            return window
+        return self.window
+
+    def _far_apart(self, before: float | None, after: float | None) -> bool:
+        """A bucket betrays the same window however much is used; any other reset only for a moment."""
+        if before is None or after is None:
+            return before is after
+        low, high = sorted((self.limit - before, self.limit - after))
+        return high >= 1.5 * low and high - low >= 2  # noqa: PLR2004 - beyond what rounding does
+
+    def _changes(self, shot: Shot) -> tuple[float, float, float]:
+        """By how much each model has grown from the send until now, as far as we know."""
+        since = shot.since
+        return (shot.now - shot.sent_at) * self.rate - since, -since, shot.returned - since
+
+    def is_over(self, shot: Shot) -> bool:
+        """It speaks of a fixed window that has ended."""
+        return self.fixed.opened_at(shot.now) > shot.sent_at + shot.grain
+
+    def _correct(self, remaining: float, shot: Shot) -> None:
+        """Down at once to the most that is possible, and up to what is sure.
+
+        Down: the provider stamped the header somewhere between the arrival of the request and its reply. What
+        none of the plausible ways of counting foresaw, strangers have taken.
+
+        Up: to the least that any reply told, with its refill, less what is not answered yet. Replies overtake
+        each other, but one of them was the last to be stamped, and it told no less than the least. It may have
+        been stamped as late as now: a request can be seconds on its way. Strangers may have taken some since:
+        where they were seen, the step is small.
+        """
+        now, kept = shot.now, self._kept(shot.now)
+        most, least = remaining + shot.grain, remaining - shot.grain
+        overtaking = 0.0 if kept else shot.overtaking
+        changes = self._changes(shot)
+        over = self.is_over(shot)
+        foreign = math.inf
+        for index, level in enumerate(self.models):
+            if over and level is self.fixed:
+                foreign = 0.0
+                continue
+            left = level.available(now)
+            if shot.newest:
+                grown = changes[index] + overtaking
+                excess = left - most - grown if grown > 0 else left - most
+                if excess < foreign and level in self.active:
+                    foreign = excess
+                if excess > 0:
+                    left -= excess
+                    level.correct(left, now)
+            low = min(self.lows[index] + level.refilled, least, self.limit)
+            self.lows[index] = low - level.refilled
+            surplus = low - shot.in_doubt - left
+            if surplus > 0:
+                level.correct(left + surplus * (UP_GAIN if kept else 1.0), now)
+        if shot.newest and 1.0 < foreign < math.inf:  # remaining is cut to a whole number
+            self._strangers(foreign, now)
+
+    def _strangers(self, amount: float, now: float) -> None:
+        """Somebody else took `amount`: keep a floor, as large as what was seen, for the next time."""
+        if self.readings > 1:
+            kept = self._kept(now)
+            self.floor_share = min(FLOOR_MAX, max(kept, amount / self.limit))
+            self.floor_at = now
+
+    # Which way of counting it is
+
+    def _weigh(self, shot: Shot, changes: tuple[float, float, float]) -> None:
+        over = self.is_over(shot)
+        marks = [
+            0.0 if over and level is self.fixed else fit_of_level(level, shot, change)
+            for level, change in zip(self.models, changes, strict=True)
+        ]
+        jumped = marks[1] == 0.0 and marks[2] <= TOO_LOW  # before the resets speak
+        self.jumps = self.jumps + 1 if jumped else 0.98 * self.jumps
+        if shot.reading.reset_after is not None:
+            resets = fit_of_reset(self, shot, shot.reading.reset_after)
+            marks = [mark + reset for mark, reset in zip(marks, resets, strict=True)]
+        top = max(marks)
+        if top == min(marks):
+            return  # it speaks for none, and what was learned stands
+        self.scores = [
+            max(WORST, MEMORY * score + mark - top) for score, mark in zip(self.scores, marks, strict=True)
+        ]
+        self._choose()
+
+    def _choose(self) -> None:
+        """Those that are not far behind; and a sliding window for as long as a fixed one has not shown itself.
+
+        Both tell the same until a window turns. To take a fixed one for sliding costs a moment, the reverse a
+        burst of refusals: what tells them apart is that all comes back at once, again and again.
+        """
+        best = max(self.scores)
+        chosen = [score >= best - MARGIN for score in self.scores]
+        if chosen[1] and self.jumps < JUMPS:
+            chosen[2] = True
+        self.active = tuple(level for level, take in zip(self.models, chosen, strict=True) if take)
+
+    def refused(self, amount: float, retry_after: float | None, now: float) -> None:
+        """Where all plausible ways of counting saw `amount`, strangers have taken it."""
+        excess = min(level.available(now) for level in self.active) - amount
+        if excess > 0 and self.sliding.available(now) < amount:
+            self.jumps = 0.0  # a sliding window foresaw it
+            self._choose()
+        elif excess > 0:
+            self._strangers(excess + amount, now)
+        super().refused(amount, retry_after, now)
+
+    def _set_window_end(self, reset_after: float, sent_at: float, now: float) -> None:
+        earliest, latest = sent_at + reset_after, now + reset_after
+        if self.window_end is not None:
+            low, high = self.window_end
+            if earliest <= high and latest >= low:
+                earliest, latest = max(low, earliest), min(high, latest)
+            elif high > now:
+                return  # it contradicts; the end that was told first stands until it has passed
+        self.window_end = (earliest, latest)
+        if latest > now:
+            self.fixed.ends_at = latest
+            self.fixed.opened_by_take = None
