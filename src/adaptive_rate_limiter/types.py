@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 __all__ = ["QuotaReading", "RateLimitInfo", "Refusal", "RefusalKind"]
 
@@ -20,8 +21,7 @@ class RefusalKind(str, Enum):
     NOT_ENTITLED = "not_entitled"  # this key may not do this at all
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaReading:
+class QuotaReading(NamedTuple):
     """One limit as one response tells it. What was not told is None.
 
     `unit` is one of requests, tokens, input_tokens, output_tokens, images, audio_seconds, characters,

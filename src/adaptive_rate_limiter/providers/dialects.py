@@ -149,18 +149,17 @@ DIALECTS: tuple[Dialect, ...] = (
 )  # fmt: skip
 
 _UNKNOWN = Dialect("unknown")
-_HOST = re.compile(r"^(?:[a-z][a-z0-9+.-]{0,20}://)?(?:[^/?#@]{0,200}@)?([a-z0-9.-]{1,253})", re.IGNORECASE)
+_HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}://)?(?:[^/?#@]{0,200}@)?([A-Za-z0-9.-]{1,253})")
 
 
-def dialect_of(url: str, markers: set[str]) -> Dialect:
+def dialect_of(url: str, marked: Dialect | None) -> Dialect:
     """The dialect of a reply: a header's mark before the host's name, for a router's host speaks for many."""
-    here = _at_host(url[:512])
-    marked = next((d for d in DIALECTS if not markers.isdisjoint(d.markers)), None) if markers else None
+    found = _HOST.match(url)
+    here = _at_host(found[1]) if found else _UNKNOWN
     return here if marked is None else replace(marked, scope=here.scope, zone=here.zone)
 
 
-@lru_cache(maxsize=512)
-def _at_host(url: str) -> Dialect:
-    found = _HOST.match(url)
-    host = found[1].lower() if found else ""
+@lru_cache(maxsize=512)  # of the host alone: the rest of an address may hold a secret
+def _at_host(host: str) -> Dialect:
+    host = host.lower()
     return next((d for d in DIALECTS if any(host == h or host.endswith("." + h) for h in d.hosts)), _UNKNOWN)

@@ -6,15 +6,14 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from adaptive_rate_limiter.providers.dialects import DIALECTS, FAMILIES, NAMES, PLAIN, WORDS, Family
+from adaptive_rate_limiter.providers.dialects import FAMILIES, NAMES, PLAIN, WORDS, Family
 from adaptive_rate_limiter.providers.times import MINUTE, SECONDS_PER
 
-__all__ = ["Meaning", "meaning_of"]
+__all__ = ["LONGEST_NAME", "Meaning", "meaning_of"]
 
-_LONGEST_NAME = 128
+LONGEST_NAME = 128
 _LONGEST_PHRASE = 4  # words, in WORDS
 _FAMILIES = tuple((re.compile(family.start), family) for family in FAMILIES)
-_MARKERS = frozenset(marker for dialect in DIALECTS for marker in dialect.markers)
 _SPAN = re.compile(r"(\d{1,6})([a-z]{1,2})")
 
 
@@ -25,25 +24,30 @@ class Meaning:
     role: str
     name: str
     scale: float = 0.0
-    family: str = ""
     field: str = ""
     unit: str = ""
     window: float | None = None
     fixed: bool = False  # the window is told, not assumed
     scope: str | None = None
-    marks: bool = False  # gives a dialect away
+    key: tuple[str, str, float | None, str | None] = (
+        "",
+        "",
+        None,
+        None,
+    )  # the same for all headers of one limit
 
 
-@lru_cache(maxsize=2048)  # names repeat on every reply; bounded, for a hostile peer may invent them
-def meaning_of(raw: str | bytes) -> Meaning | None:
+def meaning_of(raw: bytes) -> Meaning | None:
     """The meaning of a header's name in any letter case, or None when it says nothing about limits."""
-    if len(raw) > _LONGEST_NAME:
-        return None
-    text = raw.decode("latin-1") if isinstance(raw, bytes) else raw
-    name = text.strip().lower().replace("_", "-")
+    return _meaning(raw) if len(raw) <= LONGEST_NAME else None
+
+
+@lru_cache(maxsize=2048)  # bounded, for a hostile peer may invent names
+def _meaning(raw: bytes) -> Meaning | None:
+    name = raw.decode("utf-8", "replace").strip().lower().replace("_", "-")
     if name in NAMES:
         role, scale = NAMES[name]
-        return Meaning(role, name, scale, marks=name in _MARKERS)
+        return Meaning(role, name, scale)
     if name.endswith("-retry-after"):
         return Meaning("retry", name, 1.0)
     for start, family in _FAMILIES:
@@ -59,16 +63,19 @@ def _quota(name: str, start: str, family: Family, parts: dict[str, str | float])
     fixed = window is not None
     if window is None and parts.get("unit") in PLAIN:
         window = MINUTE  # the habit that OpenAI began; arithmetic or the host may know better
+    family_name = start.replace("rate-limit", "ratelimit")  # Azure once mixed the two spellings
+    unit = str(parts.get("unit") or family.unit or "requests")
+    seconds = None if window is None else float(window)
+    scope = _scope(parts.get("scope"), family.scope)
     return Meaning(
         role="quota",
         name=name,
-        family=start.replace("rate-limit", "ratelimit"),  # Azure once mixed the two spellings
         field=str(parts["field"]),
-        unit=str(parts.get("unit") or family.unit or "requests"),
-        window=None if window is None else float(window),
+        unit=unit,
+        window=seconds,
         fixed=fixed,
-        scope=_scope(parts.get("scope"), family.scope),
-        marks=name in _MARKERS,
+        scope=scope,
+        key=(family_name, unit, seconds, scope),
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 
 __all__ = [
     "DAY",
     "FIRST_INSTANT",
     "HOUR",
+    "LONGEST",
     "MINUTE",
     "MONTH",
     "SECONDS_PER",
@@ -43,22 +43,40 @@ SECONDS_PER: dict[str, float] = {
     **dict.fromkeys(("w", "week", "weeks", "周"), WEEK),
     **dict.fromkeys(("month", "months", "月", "个月"), MONTH),
 }
-_WORDS = "|".join(sorted(map(re.escape, SECONDS_PER), key=len, reverse=True))
-_AMOUNT = rf"(\d{{1,12}}(?:\.\d{{0,12}})?|\.\d{{1,12}})\s?({_WORDS})(?![a-z])"
-_PART = re.compile(rf"{_AMOUNT}(?:\s?(?:,|and|\s)\s?)?", re.IGNORECASE)
-_GO_PART = re.compile(rf"(\d{{1,12}}(?:\.\d{{0,12}})?|\.\d{{1,12}})({_WORDS})(?=[\d.]|$)", re.IGNORECASE)
+# An amount and its unit, then what may stand between two of them.
+_PART = re.compile(
+    r"(\d{1,12}(?:\.\d{0,12})?|\.\d{1,12})\s?([^\W\d_]{1,16})(?:\s?(?:,|\band\b|\s)\s?)?", re.IGNORECASE
+)
 _INSTANT = re.compile(
     r"(\d{4})[-/](\d\d?)[-/](\d\d?)(?:T|\s+|\s+at\s+)(\d\d?):(\d\d)(?::(\d\d)(\.\d{1,12})?)?"
     r"\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?",
     re.IGNORECASE,
 )
+_MONTHS = {
+    "Jan": "01", "Feb": "02", "Mar": "03", "Apr": "04", "May": "05", "Jun": "06",
+    "Jul": "07", "Aug": "08", "Sep": "09", "Oct": "10", "Nov": "11", "Dec": "12",
+}  # fmt: skip
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC throughout; without saying so the arithmetic is faster
 
 
-@lru_cache(maxsize=64)  # replies come many to a second, and the standard library's reader is slow
-def _http_date(text: str) -> float | None:
+def _iso(text: str) -> float | None:
+    """Unix seconds of an ISO time in UTC that does not say so; the standard library's reader is the fastest."""
     try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError, OSError):
+        return (datetime.fromisoformat(text) - _EPOCH).total_seconds()
+    except (ValueError, TypeError):  # TypeError: it had an offset
+        return None
+
+
+def _http_date(text: str) -> float | None:
+    month = _MONTHS.get(text[8:11])
+    if month is not None and text[25:] == " GMT":  # the one form that may still be sent (RFC 9110)
+        moment = _iso(f"{text[12:16]}-{month}-{text[5:7]}T{text[17:25]}")
+        if moment is not None:
+            return moment
+    try:
+        told = parsedate_to_datetime(text)
+        return (told if told.tzinfo else told.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 
@@ -67,16 +85,19 @@ class Clock:
 
     __slots__ = ("_date", "_sent")
 
-    def __init__(self, date: str | None = None) -> None:
+    def __init__(self, date: bytes | None = None) -> None:
         self._date = date
         self._sent: float | None = None
 
-    @property
-    def sent(self) -> float:
+    def until(self, moment: float) -> float | None:
+        """Seconds until `moment`, in Unix seconds; 0 once it is past, None where it is beyond all windows."""
         if self._sent is None:
-            told = _http_date(self._date[:_TEXT_CAP]) if self._date else None
-            self._sent = time.time() if told is None else told
-        return self._sent
+            sent = _http_date(self._date[:_TEXT_CAP].decode("latin-1")) if self._date else None
+            self._sent = time.time() if sent is None else sent
+        ahead = moment - self._sent
+        if ahead < 0:
+            return 0.0  # a bucket already full, not a skewed clock: Date is the clock
+        return ahead if ahead <= LONGEST else None
 
 
 def number(text: str) -> float | None:
@@ -103,34 +124,36 @@ def duration(text: str) -> float | None:
     text = text.strip()[:_TEXT_CAP]
     total, at = 0.0, 0
     while at < len(text):
-        part = _GO_PART.match(text, at) or _PART.match(text, at)
+        part = _PART.match(text, at)
         if part is None:
             return None
-        total += float(part[1]) * SECONDS_PER[part[2].lower()]
+        amount, unit = part.groups()
+        scale = SECONDS_PER.get(unit) or SECONDS_PER.get(unit.lower())
+        if scale is None:
+            return None
+        total += float(amount) * scale
         at = part.end()
     return total if at and total <= LONGEST else None
 
 
-@lru_cache(maxsize=256)
 def instant(text: str, zone: float | None = 0.0) -> float | None:
     """Unix seconds of an RFC 3339 or HTTP date; `zone` is the offset in seconds of a time that tells none.
 
     With zone None such a time says nothing.
     """
-    found = _INSTANT.search(text[:_TEXT_CAP])
+    text = text[:_TEXT_CAP]
+    found = _INSTANT.search(text)
     if found is None:
-        return _http_date(text[:_TEXT_CAP]) if ":" in text else None
+        return _http_date(text)
     offset = _offset(found[8], zone)
     if offset is None:
         return None
+    year, month, day, hour, minute = map(int, found.group(1, 2, 3, 4, 5))
     try:
-        moment = datetime(
-            int(found[1]), int(found[2]), int(found[3]), int(found[4]), int(found[5]), int(found[6] or 0),
-            tzinfo=timezone.utc,
-        )  # fmt: skip
-        return (moment - timedelta(seconds=offset)).timestamp() + float(found[7] or 0)
-    except (ValueError, OverflowError):
+        told = datetime(year, month, day, hour, minute, int(found[6] or 0))  # noqa: DTZ001 - as _EPOCH
+    except ValueError:
         return None
+    return (told - _EPOCH).total_seconds() - offset + float(found[7] or 0)
 
 
 def _offset(mark: str | None, zone: float | None) -> float | None:
@@ -153,27 +176,33 @@ def from_number(value: float, clock: Clock) -> float | None:
         return value
     for scale in (1.0, 1e3, 1e6, 1e9):
         if FIRST_INSTANT <= value / scale < _LAST_INSTANT:
-            return _from_instant(value / scale, clock)
+            return clock.until(value / scale)
     return None
-
-
-def _from_instant(moment: float, clock: Clock) -> float | None:
-    # An instant in the past is a bucket already full, not a skewed clock: Date is the clock.
-    ahead = max(0.0, moment - clock.sent)
-    return ahead if ahead <= LONGEST else None
 
 
 def seconds_until(text: str, clock: Clock, zone: float | None = 0.0) -> float | None:
     """Seconds from the reply's moment to the time that `text` tells in any known form, else None."""
-    text = text.strip()
+    last = text[-1:]
+    if last == "s":
+        unit = text.lstrip(".0123456789")
+        if unit in SECONDS_PER:  # one amount, as a duration mostly is
+            try:
+                length = float(text[: -len(unit)]) * SECONDS_PER[unit]
+            except ValueError:
+                return None
+            return length if length <= LONGEST else None
+    elif last == "Z":
+        moment = _iso(text[:-1])
+        if moment is not None:
+            return clock.until(moment)
+    return _in_any_form(text.strip(), clock, zone)
+
+
+def _in_any_form(text: str, clock: Clock, zone: float | None) -> float | None:
     if not text or len(text) > _TEXT_CAP:
         return None
-    if not text[-1].isalpha():
-        value = number(text)
-        if value is not None:
-            return from_number(value, clock)
-    length = duration(text)
-    if length is not None:
-        return length
-    moment = instant(text, zone)
-    return None if moment is None else _from_instant(moment, clock)
+    if ":" in text:
+        moment = instant(text, zone)
+        return None if moment is None else clock.until(moment)
+    value = None if text[-1].isalpha() else number(text)
+    return duration(text) if value is None else from_number(value, clock)
