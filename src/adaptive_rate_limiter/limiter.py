@@ -233,7 +233,7 @@ class Limiter:
             home = self._bucket(reservation.model, origin)
             home.belong(origin, charging_for(url))
         self._keep_at_hand(reservation.key, home)
-        old.step(Bucket.cancel, reservation.call)
+        old.step(Bucket.move, reservation.call)
         reservation.bucket = home
         return True
 

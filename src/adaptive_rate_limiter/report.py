@@ -78,10 +78,10 @@ def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
     return BucketSnapshot(
         bucket_id=bucket.bucket_id,
         waiting=bucket.queue.count,
-        in_flight=bucket.in_flight,
+        in_flight=bucket.concurrency.in_flight,
         admitted=bucket.account.admitted,
         refused=bucket.account.refused,
-        paused_for=max(0.0, bucket.paused_until - now),
+        paused_for=max(0.0, bucket.pause.until - now),
         eta=line_eta(bucket, now) - now if bucket.queue.count else 0.0,
         limits=tuple(limits),
         account=bucket.account.report(bucket.ledger.gauges, now),
@@ -116,9 +116,9 @@ def _why(bucket: Bucket, total: Cost, calls: int, now: float) -> tuple[str, floa
     inferred = bucket.inferred_limit()
     if inferred is not None:
         goes_at = max(goes_at, now + 60.0 * calls / inferred)
-    goes_in = max(goes_at, bucket.paused_until) - now
-    if now < bucket.paused_until:
-        return f"waits out a pause ({bucket.pause_reason})", goes_in
+    goes_in = max(goes_at, bucket.pause.until) - now
+    if now < bucket.pause.until:
+        return f"waits out a pause ({bucket.pause.reason})", goes_in
     if gauge is not None:
         missing = total[gauge.unit] - gauge.available(now)
         per = f"{gauge.limit:,.0f} per {gauge.window:g} s"
@@ -142,8 +142,8 @@ def forecast_bucket(bucket: Bucket, work: Cost, now: float) -> Forecast:
         by_inferred = now + total.get("requests", 0.0) * 60.0 / inferred
         if by_inferred > ready:
             ready, binds = by_inferred, "requests"
-    if bucket.paused_until > ready:
-        ready, binds = bucket.paused_until, bucket.pause_reason
+    if bucket.pause.until > ready:
+        ready, binds = bucket.pause.until, bucket.pause.reason
     return Forecast(max(0.0, ready - now), binds)
 
 

@@ -147,8 +147,12 @@ class Reservation:
         self.bucket.step(Bucket.cancel, self.call)
 
     @property
-    def max_pause(self) -> float:
-        return self._limiter.max_pause
+    def may_try_again(self) -> bool:
+        """Whether another attempt can pass: it was not refused for good, and no pause is too long for it."""
+        refusal = self.refusal
+        if refusal is not None and not refusal.retryable:
+            return False
+        return self.bucket.bucket.pause.until - self._limiter.clock.now() <= self._limiter.max_pause
 
     def readmit(self) -> None:
         """Wait for admission again: a retry is an attempt like any other."""

@@ -130,15 +130,15 @@ def test_an_overloaded_provider_is_left_alone_for_longer_each_time():
     for _ in range(9):
         made = sent(bucket, now=now)
         bucket.observe(made, refusal(RefusalKind.OVERLOAD), now)
-        pauses.append(bucket.paused_until - now)
-        now = bucket.paused_until
+        pauses.append(bucket.pause.until - now)
+        now = bucket.pause.until
     for pause, least in zip(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60], strict=True):
         assert least <= pause <= 1.25 * least  # jitter only adds
     made = sent(bucket, now=now)
     bucket.observe(made, refusal(RefusalKind.OVERLOAD, after=7.0), now)
-    assert 7.0 <= bucket.paused_until - now <= 8.75
+    assert 7.0 <= bucket.pause.until - now <= 8.75
     bucket.observe(sent(bucket, now=now + 20), RateLimitInfo(), now + 20)
-    assert bucket.overloads == 0
+    assert bucket.failures == 0
 
 
 def test_a_concurrency_refusal_shrinks_the_window_and_passes_widen_it():
@@ -148,12 +148,12 @@ def test_a_concurrency_refusal_shrinks_the_window_and_passes_widen_it():
     assert bucket.dispatch(0.0) == []
     assert (bucket.wait.limit, bucket.wait.until) == ("concurrency", math.inf)
     bucket.observe(calls[0], refusal(RefusalKind.CONCURRENCY), 0.1)
-    assert bucket.window == 8.0
+    assert bucket.concurrency.window == 8.0
     assert bucket.dispatch(0.1) == []
     for made in calls[1:4]:
         bucket.observe(made, RateLimitInfo(), 0.2)
         bucket.settle(made, Usage(), 0.2)
-    assert bucket.window > 8.3
+    assert bucket.concurrency.window > 8.3
     assert bucket.dispatch(0.2) == [calls[10]]
 
 
@@ -161,15 +161,15 @@ def test_a_concurrency_refusal_shrinks_the_window_and_passes_widen_it():
 def test_a_spent_quota_stops_everything(after, pause):
     bucket = bucket_of(Quota("requests", 100))
     bucket.observe(sent(bucket), refusal(RefusalKind.QUOTA_EXHAUSTED, after), 1.0)
-    assert (bucket.paused_until, bucket.pause_reason) == (1.0 + pause, "quota exhausted")
+    assert (bucket.pause.until, bucket.pause.reason) == (1.0 + pause, "quota exhausted")
 
 
 def test_a_refusal_that_no_wait_cures_changes_nothing_but_the_hold():
     bucket = bucket_of(Quota("requests", 100))
     made = sent(bucket)
     bucket.observe(made, refusal(RefusalKind.NOT_ENTITLED), 0.1)
-    assert bucket.in_flight == 0
-    assert bucket.paused_until < 0
+    assert bucket.concurrency.in_flight == 0
+    assert bucket.pause.until < 0
     assert not bucket.settle(made, Usage(), 0.2)
 
 
@@ -179,7 +179,7 @@ def test_every_way_out_ends_a_hold_once():
     assert [bucket.settle(one, Usage(tokens=5), 0.1), bucket.cancel(one, 0.1)] == [True, False]
     assert [bucket.cancel(two, 0.1), bucket.settle(two, Usage(), 0.1)] == [True, False]
     assert [bucket.lapse(three), bucket.lapse(three)] == [True, False]
-    assert bucket.in_flight == 0
+    assert bucket.concurrency.in_flight == 0
     never = call()
     ways = [bucket.cancel(never, 0.2), bucket.lapse(never), bucket.settle(never, Usage(), 0.2)]
     assert ways == [False] * 3

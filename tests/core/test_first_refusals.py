@@ -68,7 +68,7 @@ def test_two_refusals_against_the_told_limits_are_waited_out_the_third_is_learne
         call = submit(bucket, now)
         now = admitted_at(bucket, call, now) + 0.05
         bucket.observe(call, refusal(), now)
-        waits.append(bucket.paused_until - now)
+        waits.append(bucket.pause.until - now)
     assert 1.0 <= waits[0] <= 1.25
     assert 2.0 <= waits[1] <= 2.5
     assert bucket.untold

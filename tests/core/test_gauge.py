@@ -95,6 +95,9 @@ def test_a_refusal_beyond_all_expectation_is_a_stranger():
     reply(ledger, ledger.reserve(ONE, 0.1), 0.2, 98.0)
     hold = ledger.reserve(ONE, 0.2)
     ledger.refuse(hold, 0.3, counts=False)
+    assert not ledger.empty(Refusal(RefusalKind.RATE_LIMIT, 3.0), ONE, 0.3)  # another limit, not told
+    holds = [ledger.reserve(ONE, 0.3) for _ in range(60)]
+    ledger.refuse(holds[0], 0.4, counts=False)
     assert ledger.empty(Refusal(RefusalKind.RATE_LIMIT, 3.0), ONE, 0.3)
     gauge = ledger.gauges[0]
     assert gauge.available(0.3) < 1.0

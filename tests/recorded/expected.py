@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import pytest
-
 DAY, MONTH = 86_400, 2_592_000
 
 
@@ -179,9 +177,3 @@ TOO_LARGE = ["groq/429-1m0-363s", "openai/429-request-too-large"]
 NOT_ENTITLED = ["anthropic/429-extra-usage-required", "gemini/429-limit-zero"]
 
 REFUSALS = [*PACE, *CONCURRENCY, *OVERLOAD, *SPENT, *TOO_LARGE, *NOT_ENTITLED]
-
-
-def except_for(cases, *exceptions, reason):
-    """All of `cases`; those in which the limiter does something else yet are marked."""
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    return [pytest.param(case, marks=mark) if case in exceptions else case for case in cases]

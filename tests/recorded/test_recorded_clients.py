@@ -36,11 +36,10 @@ def libraries(case):
     return [httpx2] if spoken(case) == "/v1/messages" else [httpx, httpx2]
 
 
-def over(cases, *exceptions, reason=""):
-    """Each of `cases` over each library; those in which the limiter does something else yet are marked."""
-    mark = [pytest.mark.xfail(strict=True, reason=reason)]
+def over(cases):
+    """Each of `cases` over each library."""
     return [
-        pytest.param(case, library, id=f"{case}-{library.__name__}", marks=mark if case in exceptions else [])
+        pytest.param(case, library, id=f"{case}-{library.__name__}")
         for case in cases
         for library in libraries(case)
     ]
@@ -213,11 +212,7 @@ CURED = {  # a refusal, a success of the same provider, and the least and the mo
 
 @pytest.mark.parametrize(
     ("refusal", "library"),
-    over(
-        CURED,
-        "anthropic/429-requests-retry-after-7",
-        reason="a sliding window stays plausible, so a whole window is waited for instead of the told seconds",
-    ),
+    over(CURED),
 )
 async def test_an_sdk_s_retry_is_held_back_until_it_may_pass(refusal, library, limiter, finish):
     success, least, most = CURED[refusal]
@@ -244,13 +239,7 @@ def two_hours_before_the_told_end(monkeypatch):
 
 @pytest.mark.parametrize(
     ("case", "library"),
-    over(
-        FOR_GOOD,
-        "moonshot/429-tpd",
-        "ollama-cloud/429-session",
-        "openrouter/429-free-per-day",
-        reason="a spent quota without a told end lets the SDK try again, and its retry raises another error",
-    ),
+    over(FOR_GOOD),
 )
 async def test_an_sdk_gets_one_response_and_raises_it(
     case, library, limiter, finish, two_hours_before_the_told_end

@@ -7,7 +7,7 @@ import httpx
 import httpx2
 import pytest
 from tests.recorded.cassettes import recording, replay, request_of
-from tests.recorded.expected import LIMITS, REFUSALS, SILENT, except_for
+from tests.recorded.expected import LIMITS, REFUSALS, SILENT
 
 from adaptive_rate_limiter import CapacityExceededError, Forecast
 from adaptive_rate_limiter.http import AdaptiveTransport
@@ -15,7 +15,6 @@ from adaptive_rate_limiter.http import AdaptiveTransport
 JITTER = 0.3  # seconds of refill that the limiter keeps back, since sends overtake each other
 ROUNDING = 500  # of Anthropic's tokens, told in thousands
 MOST = 2000  # requests that a test really sends
-LAST_ONE = "what is kept back of two a minute makes the one that is left less than one"
 GRACE = 1.01  # of a window: what the bins of a sliding window add
 
 SUCCESSES = [case for case in LIMITS if case not in REFUSALS]
@@ -71,12 +70,7 @@ def test_a_client_without_an_event_loop_learns_the_same(case, limiter):
 
 @pytest.mark.parametrize(
     "case",
-    except_for(
-        LIMITS,
-        "groq/200-rpd-reset-5h18m",
-        "mistral/200-stream-bysize-2024",
-        reason="what the estimate had held is given back on top of a remaining that was told without it",
-    ),
+    LIMITS,
 )
 async def test_no_more_is_left_than_was_told(case, caller):
     await caller.send(case)
@@ -97,7 +91,7 @@ async def test_nearly_all_that_was_told_is_left(case, caller):
 
 @pytest.mark.parametrize(
     "case",
-    except_for(SUCCESSES, "ovhcloud/200-remaining-1", reason=LAST_ONE),
+    SUCCESSES,
 )
 async def test_the_next_call_goes_at_once(case, caller):
     await caller.send(case)
@@ -105,7 +99,7 @@ async def test_the_next_call_goes_at_once(case, caller):
     assert caller.bucket.paused_for == 0
 
 
-@pytest.mark.parametrize("case", except_for(COUNTED, "ovhcloud/200-remaining-1", reason=LAST_ONE))
+@pytest.mark.parametrize("case", COUNTED)
 async def test_a_forecast_of_what_is_left_is_now(case, caller):
     await caller.send(case)
     told = counted(case)
@@ -115,12 +109,7 @@ async def test_a_forecast_of_what_is_left_is_now(case, caller):
 
 @pytest.mark.parametrize(
     "case",
-    except_for(
-        COUNTED,
-        "cerebras/200-2024-unconsumed",
-        "together/200-59-of-30",
-        reason="a forecast of more than a full window counts that window twice",
-    ),
+    COUNTED,
 )
 async def test_a_forecast_of_more_than_is_left_is_within_a_window(case, caller):
     await caller.send(case)

@@ -170,7 +170,7 @@ class LockedBucket:
         self.bucket.queue.weights = weights
         for hold in self.bucket.ledger.recent:
             self.bucket.ledger.lapse(hold)
-        self.bucket.in_flight = 0
+        self.bucket.concurrency.in_flight = 0
         self._timer, self._timer_at = None, math.inf
         self._put_off.clear()
         self._lock.release()

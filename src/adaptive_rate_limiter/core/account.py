@@ -16,6 +16,7 @@ from adaptive_rate_limiter.core.levels import BucketLevel
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.gauge import Gauge
+    from adaptive_rate_limiter.types import RefusalKind
 
 NOBODY = "empty queue"
 
@@ -52,7 +53,7 @@ class AccountReport:
 class Account:
     """Adds up, for one bucket, what the line waited for and what each limit lost meanwhile."""
 
-    __slots__ = ("admitted", "at", "last", "lost", "reason", "refused", "seen", "started_at", "waited")
+    __slots__ = ("admitted", "at", "last", "lost", "reason", "refusals", "seen", "started_at", "waited")
 
     def __init__(self) -> None:
         self.started_at: float | None = None
@@ -62,13 +63,20 @@ class Account:
         self.lost: dict[str, dict[str, float]] = {}  # unit -> cause -> units that overflowed
         self.seen: dict[int, float] = {}  # gauge -> its overflow when it was last looked at
         self.admitted = 0
-        self.refused = 0
+        self.refusals: dict[RefusalKind, int] = {}
 
     def admit(self, now: float) -> None:
         if self.started_at is None:
             self.started_at = now
         self.last = now
         self.admitted += 1
+
+    def refuse(self, kind: RefusalKind) -> None:
+        self.refusals[kind] = self.refusals.get(kind, 0) + 1
+
+    @property
+    def refused(self) -> int:
+        return sum(self.refusals.values())
 
     def hold_back(self, reason: str | None, gauges: list[Gauge], now: float) -> None:
         """From `now` on the line waits for `reason` (None: nobody waits)."""

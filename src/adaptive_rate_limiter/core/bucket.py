@@ -8,7 +8,6 @@ and `wake_at` when to ask again.
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,13 @@ from adaptive_rate_limiter.core.estimate import Estimator
 from adaptive_rate_limiter.core.ledger import HoldState, Ledger
 from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Cost, Quota
+from adaptive_rate_limiter.core.setbacks import Concurrency, Pause
 from adaptive_rate_limiter.exceptions import CapacityExceededError
 from adaptive_rate_limiter.types import RateLimitInfo, Refusal, RefusalKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-BACKOFF_FIRST, BACKOFF_MOST = 1.0, 60.0  # seconds of pause for an overloaded provider that names none
 CONTRADICTIONS, CONTRADICTED_WITHIN = (
     2,
     60.0,
@@ -56,8 +55,8 @@ class Bucket:
     ) -> None:
         self.bucket_id = bucket_id
         self.max_pause = max_pause
-        self.max_concurrency = math.inf if max_concurrency is None else max_concurrency
-        self.window = self.max_concurrency  # of calls in flight; a concurrency refusal shrinks it
+        self.concurrency = Concurrency(math.inf if max_concurrency is None else max_concurrency)
+        self.pause = Pause(bucket_id)
         self.charging: Charging = GENERIC
         self.ledger = Ledger(quotas, now)
         self.queue = FairQueue()
@@ -67,15 +66,11 @@ class Bucket:
         # Some limit shows only in refusals: discovery is in charge of it.
         self.untold = not self.ledger.gauges
         self.sends_told = False  # somebody watches the wire, and says when each call is really sent
-        self.in_flight = 0
-        self.paused_until = -math.inf
-        self.pause_reason = ""
-        self.overloads = 0
+        self.failures = 0  # in a row, of the kinds that tell nothing of a limit
         self.contradictions = 0  # refusals of late that the told limits do not explain
         self.contradicted_at = -math.inf
         self.wait: Wait | None = None
         self.wake_at = math.inf
-        self._jitter = random.Random(bucket_id)  # noqa: S311 - spreads retries, guards nothing
 
     # Admission
 
@@ -88,10 +83,9 @@ class Bucket:
             return
         self._refuse_vain(call, now)
         call.reason = self.wait.limit if self.wait is not None else None
-        if self.untold and self.discovery.found and call.since < now:
-            call.rank = now  # refused before: others carry the next experiments, or its SDK runs out of tries
         call.size = self._size(call.cost)
-        self.queue.push(call)
+        # A call that was refused before lets others carry the experiments, or its SDK runs out of tries.
+        self.queue.push(call, now, last=self.untold and self.discovery.found and call.attempt > 1)
         if self.queue.count == 1 or call.deadline is not None:
             self.wake_at = now  # the line has changed: ask for a dispatch
 
@@ -149,16 +143,17 @@ class Bucket:
 
     def _admit(self, call: Call, now: float) -> None:
         call.hold = self.ledger.reserve(call.cost, now)
-        self.in_flight += 1
+        self.concurrency.in_flight += 1
         self.account.admit(now)
         if self.untold:
             call.trial = self.discovery.sent(call.cost, now, under_way=not self.sends_told)
 
     def _blocked(self, cost: Cost, now: float) -> Wait | None:
-        if now < self.paused_until:
-            return Wait(self.pause_reason, 0.0, self.paused_until)
-        if self.in_flight >= self.window:
-            return Wait("concurrency", self.in_flight + 1 - self.window, math.inf)
+        if now < self.pause.until:
+            return Wait(self.pause.reason, 0.0, self.pause.until)
+        if self.concurrency.full:
+            missing = self.concurrency.in_flight + 1 - self.concurrency.window
+            return Wait("concurrency", missing, math.inf)
         short = self.ledger.shortage(cost, now)
         if short is not None:
             gauge, missing = short
@@ -171,7 +166,7 @@ class Bucket:
 
     def _refuse_vain(self, call: Call, now: float) -> None:
         """Raise for a call that cannot go before its deadline, or behind a pause that is too long."""
-        alone = max(self.paused_until, self.ledger.ready_at(call.cost, now)[0])
+        alone = max(self.pause.until, self.ledger.ready_at(call.cost, now)[0])
         if alone - now > self.max_pause:
             raise self._too_long(alone - now, f"beyond max_pause={self.max_pause:g}", now)
         if call.deadline is not None:
@@ -192,7 +187,7 @@ class Bucket:
 
     def _too_long(self, seconds: float, why: str, now: float) -> CapacityExceededError:
         limit = (
-            self.pause_reason if now < self.paused_until else (self.wait.limit if self.wait else "the limit")
+            self.pause.reason if now < self.pause.until else (self.wait.limit if self.wait else "the limit")
         )
         return CapacityExceededError(
             f"{self.bucket_id} has room for this call in {seconds:,.3f} s ({limit}), {why}",
@@ -220,7 +215,7 @@ class Bucket:
         """When a call of `cost`, put in line now, would go, as far as the limits are known."""
         totals = self.queue.totals
         total = {unit: amount + totals.get(unit, 0.0) for unit, amount in cost.items()}
-        ready = max(now, self.paused_until, self.ledger.eta(total, now)[0])
+        ready = max(now, self.pause.until, self.ledger.eta(total, now)[0])
         limit = self.inferred_limit()
         if limit is not None:
             ready = max(ready, now + 60.0 * self.queue.count / limit)
@@ -285,41 +280,49 @@ class Bucket:
             self._passed(call, now)
 
     def _passed(self, call: Call, now: float) -> None:
-        self.overloads = 0
+        self.failures = 0
+        self.concurrency.passed()
         if call.trial is not None:
             self.discovery.passed(call.trial, now)
-        if self.window < self.max_concurrency:
-            self.window += 1 / self.window
 
     def _refused(self, call: Call, refusal: Refusal, now: float) -> None:
-        self.account.refused += 1
-        in_flight = self.in_flight
-        kind = refusal.kind
+        kind, in_flight = refusal.kind, self.concurrency.in_flight
+        self.account.refuse(kind)
         if kind is RefusalKind.RATE_LIMIT:
             self._give_back(call, now, counts=self.charging.counts_refusals)
             self._learn_refusal(call, refusal, now)
-        else:
-            if call.trial is not None:
-                self.discovery.withdrawn(call.trial)
-            self._give_back(call, now, counts=False)
-            if kind is RefusalKind.CONCURRENCY:
-                self.window = max(1.0, min(self.window, in_flight) * 0.8)
-            elif kind is RefusalKind.OVERLOAD:
-                self._pause(now + self._backoff(refusal), "provider overloaded")
-            elif kind is RefusalKind.QUOTA_EXHAUSTED:
-                after = refusal.retry_after if refusal.retry_after is not None else NO_END
-                self._pause(now + after, "quota exhausted")
+            return
+        if call.trial is not None:
+            self.discovery.withdrawn(call.trial)
+        self._give_back(call, now, counts=False)
+        if kind is RefusalKind.OVERLOAD:
+            self._back_off("provider overloaded", refusal, now)
+        elif kind is RefusalKind.CONCURRENCY:
+            self.concurrency.refused(in_flight)
+            if in_flight <= 1:  # somebody else's calls: none of ours will end and make room
+                self._back_off("concurrency", refusal, now)
+        elif kind is RefusalKind.QUOTA_EXHAUSTED:
+            after = NO_END if refusal.retry_after is None else refusal.retry_after
+            if after > 0:
+                self.pause.extend(now + after, "quota exhausted")
+            else:  # its end has passed, by this machine's clock
+                self._back_off("quota exhausted", refusal, now)
+
+    def _back_off(self, reason: str, refusal: Refusal, now: float) -> None:
+        self.failures += 1
+        self.pause.back_off(self.failures, now, reason, refusal.retry_after)
 
     def _give_back(self, call: Call, now: float, *, counts: bool) -> None:
         if call.hold is not None:
             self._end(self.ledger.refuse(call.hold, now, counts=counts))
 
     def _learn_refusal(self, call: Call, refusal: Refusal, now: float) -> None:
-        explained = refusal.retry_after is not None or any(
+        after = refusal.retry_after
+        if after is not None:
+            self.pause.extend(now + after, f"retry-after of {after:g} s")
+        explained = after is not None or any(
             gauge.available(now) < call.cost.get(gauge.unit, 0.0) for gauge in self.ledger.gauges
         )
-        if refusal.retry_after is not None:
-            self._pause(now + refusal.retry_after, f"retry-after of {refusal.retry_after:g} s")
         named = any(gauge.unit == refusal.unit for gauge in self.ledger.gauges)
         emptied = (explained or named) and self.ledger.empty(refusal, call.cost, now)
         if call.trial is None and not (explained and emptied):
@@ -328,7 +331,7 @@ class Bucket:
             self.untold = True  # the limits that are known would have let it pass: there is another one
             call.trial = self.discovery.sent(call.cost, call.hold.at if call.hold else now)
         if call.trial is not None:
-            self.discovery.refused(call.trial, now, refusal.unit, refusal.retry_after)
+            self.discovery.refused(call.trial, now, refusal.unit, after)
 
     def _first_contradictions(self, now: float) -> bool:
         """Wait out the first refusals that the told limits do not explain: a burst, or a neighbour's."""
@@ -338,24 +341,8 @@ class Bucket:
         self.contradictions += 1
         if self.contradictions > CONTRADICTIONS or not self.ledger.gauges:
             return False
-        wait = BACKOFF_FIRST * 2 ** (self.contradictions - 1) * (1 + 0.25 * self._jitter.random())
-        self._pause(now + wait, "a refusal that no header explains")
+        self.pause.back_off(self.contradictions, now, "a refusal that no header explains")
         return True
-
-    def _backoff(self, refusal: Refusal) -> float:
-        """Seconds: what the provider asks for, else doubling. Jitter only adds."""
-        self.overloads += 1
-        asked = refusal.retry_after
-        least = (
-            asked
-            if asked is not None
-            else min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self.overloads - 1, 10))
-        )
-        return least * (1 + 0.25 * self._jitter.random())
-
-    def _pause(self, until: float, reason: str) -> None:
-        if until > self.paused_until:
-            self.paused_until, self.pause_reason = until, reason
 
     def settle(self, call: Call, usage: Usage, now: float) -> bool:
         """The true usage replaces the estimate. False if the call had already ended."""
@@ -377,11 +364,17 @@ class Bucket:
             self.discovery.withdrawn(call.trial)
         return call.hold is not None and self._end(self.ledger.cancel(call.hold, now))
 
+    def move(self, call: Call, now: float) -> bool:
+        """It goes elsewhere, and was never this bucket's: nothing of it stays behind."""
+        moved = self.cancel(call, now)
+        self.account.admitted -= moved
+        return moved
+
     def lapse(self, call: Call) -> bool:
         """Sent, and nobody knows what became of it: it stays charged."""
         return call.hold is not None and self._end(self.ledger.lapse(call.hold))
 
     def _end(self, ended: bool) -> bool:
         if ended:
-            self.in_flight -= 1
+            self.concurrency.in_flight -= 1
         return ended

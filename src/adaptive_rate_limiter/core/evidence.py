@@ -63,8 +63,12 @@ def fit_of_reset(gauge: ToldGauge, shot: Shot, reset_after: float) -> tuple[floa
         shot.returned > 0 and earliest <= shot.now
     ):
         sliding = 0.0  # the oldest use leaves then, or has left since
+    bucket = _fit_of_bucket(gauge, shot, reset_after, blur)
     fixed = -3.0 if reset_after > gauge.window + blur else _fit_of_window(gauge, earliest, latest)
-    return _fit_of_bucket(gauge, shot, reset_after, blur), fixed, sliding
+    if gauge.window_end is None and not bucket and shot.reading.remaining != shot.reading.limit:
+        # The end of a window may be anywhere: that it is just where a bucket would be full is unlikely.
+        fixed = max(-3.0, math.log(min(1.0, (2 * blur + 1.0 / gauge.rate) / gauge.window)))
+    return bucket, fixed, sliding
 
 
 def _fit_of_bucket(gauge: ToldGauge, shot: Shot, reset_after: float, blur: float) -> float:

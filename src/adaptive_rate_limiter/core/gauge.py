@@ -19,7 +19,7 @@ NAMES: dict[type, str] = {
 class Gauge:
     """One limit on one unit. That which a user states counts in the one way that was stated."""
 
-    __slots__ = ("active", "limit", "models", "source", "unit", "window")
+    __slots__ = ("active", "invitation", "limit", "models", "source", "unit", "window")
 
     def __init__(
         self, unit: str, limit: float, window: float, models: tuple[Level, ...], source: str = "stated"
@@ -30,6 +30,9 @@ class Gauge:
         self.source = source
         self.models = models  # the ways of counting that are followed
         self.active = models  # those of them that are plausible: a call is admitted only by all of these
+        self.invitation: tuple[float, float] | None = (
+            None  # when the provider said to come again, and with how much
+        )
 
     @classmethod
     def stated(cls, quota: Quota, now: float) -> Gauge:
@@ -66,15 +69,24 @@ class Gauge:
             left = level.available(now)
             if left < least:  # noqa: PLR1730 - min() costs a call, and this runs for every admission
                 least = left
-        return least - self.floor(now)
+        least -= self.floor(now)
+        if self.invitation is not None and now >= self.invitation[0]:
+            return max(least, self.invitation[1])
+        return least
 
     def take(self, amount: float, now: float) -> None:
+        if self.invitation is not None and now >= self.invitation[0]:
+            self.invitation = None  # it was for one call
         for level in self.models:
             level.take(amount, now)
 
     def give(self, amount: float, now: float, taken_at: float) -> None:
         for level in self.models:
             level.give(amount, now, taken_at)
+
+    def repay(self, surplus: float, now: float, taken_at: float, *, counted: bool) -> None:  # noqa: ARG002 - one shape
+        """Give back what a call did not use, or take what it used above its hold."""
+        self.give(surplus, now, taken_at)
 
     def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
         """The provider counted at `counted_at` what was taken before: it returns as much later."""
@@ -84,10 +96,17 @@ class Gauge:
     def ready_at(self, amount: float, now: float) -> float:
         """When `amount` will be there. More than the limit waits for all that there can be."""
         wanted = min(amount + self.floor(now), self.capacity)
-        return max(level.ready_at(wanted, now) for level in self.active)
+        ready = max(level.ready_at(wanted, now) for level in self.active)
+        if self.invitation is not None and amount <= self.invitation[1]:
+            return max(now, min(ready, self.invitation[0]))
+        return ready
 
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:
-        """A refusal says that `amount` is not there. A bucket that has it later lacks what flows in until then."""
+        """A refusal says that `amount` is not there, and that it will be after `retry_after` seconds.
+
+        A bucket lacks what flows in until then. Whatever else is believed, one call goes when the provider says.
+        """
+        self.invitation = (now + retry_after, amount) if retry_after else None
         for level in self.models:
             left = 0.7 * amount
             if retry_after is not None and isinstance(level, BucketLevel):

@@ -11,7 +11,7 @@ from adaptive_rate_limiter.core.evidence import Shot, inferred_window
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.levels import EPSILON
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
-from adaptive_rate_limiter.core.told import JITTER, ToldGauge
+from adaptive_rate_limiter.core.told import HALF, JITTER, ToldGauge
 from adaptive_rate_limiter.core.transit import Transit
 
 if TYPE_CHECKING:
@@ -41,7 +41,18 @@ class Hold:
     `returned` is what the sliding window of each told gauge had given back until then.
     """
 
-    __slots__ = ("answered", "at", "cost", "counted_at", "returned", "sent_at", "seq", "spent", "state")
+    __slots__ = (
+        "answered",
+        "at",
+        "cost",
+        "counted_at",
+        "returned",
+        "sent_at",
+        "seq",
+        "spent",
+        "state",
+        "told",
+    )
 
     def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
         self.cost = cost
@@ -54,6 +65,7 @@ class Hold:
         self.spent = spent
         self.returned: Sequence[float] = ()
         self.answered = False
+        self.told: Sequence[Gauge] = ()  # those of which its reply told what remains
         self.state = HoldState.RESERVED
 
 
@@ -98,7 +110,7 @@ class Ledger:
             held = hold.cost.get(gauge.unit, 0.0)
             surplus = held - actual.get(gauge.unit, held)
             if surplus:
-                gauge.give(surplus, now, hold.counted_at)
+                gauge.repay(surplus, now, hold.counted_at, counted=gauge in hold.told)
         return True
 
     def cancel(self, hold: Hold, now: float) -> bool:
@@ -119,7 +131,7 @@ class Ledger:
         for gauge in self.gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
             if amount and gauge.unit not in keep:
-                gauge.give(amount, now, hold.counted_at)
+                gauge.repay(amount, now, hold.counted_at, counted=gauge in hold.told)
         return True
 
     def _end(self, hold: Hold, state: HoldState) -> bool:
@@ -192,6 +204,7 @@ class Ledger:
         matched = self._matched(readings, hold, now)
         for gauge, _ in matched:
             gauge.told_by = hold.seq
+        hold.told = [gauge for gauge, reading in matched if reading.remaining is not None]
         self._answer(hold)
         for gauge, reading in matched:
             place = gauge.place
@@ -285,12 +298,14 @@ class Ledger:
         hold.counted_at = by
 
     def empty(self, refusal: Refusal, cost: Cost, now: float) -> bool:
-        """A refusal says that its unit (None: whichever is scarcest) is short; False if no gauge has that unit."""
+        """A refusal says that its unit (None: whichever is scarcest) is short; False if it speaks of none of the gauges."""
         unit = refusal.unit
         gauges = [g for g in self.gauges if cost.get(g.unit) and unit in (None, g.unit)]
         if not gauges:
             return False
         scarcest = min(gauges, key=lambda gauge: gauge.available(now) / gauge.limit)
+        if scarcest.available(now) > HALF * scarcest.limit:
+            return False  # there is another limit, of which no header tells
         scarcest.refused(cost[scarcest.unit], refusal.retry_after, now)
         return True
 
@@ -318,4 +333,6 @@ def _eta(gauge: Gauge, amount: float, now: float) -> float:
     if gauge.algorithm == "token_bucket":
         return now + (amount - left) / gauge.rate
     whole = gauge.ready_at(gauge.capacity, now)
+    if whole <= now:  # untouched: its first window begins with the first call
+        whole = now + gauge.window
     return whole + (math.ceil((amount - left) / gauge.limit) - 1) * gauge.window

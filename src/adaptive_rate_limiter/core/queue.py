@@ -39,7 +39,7 @@ class Call:
     """
 
     __slots__ = (
-        "certain", "cost", "deadline", "error", "guessed", "hold", "in_line", "max_tokens", "rank", "reason",
+        "attempt", "certain", "cost", "deadline", "error", "guessed", "hold", "in_line", "max_tokens", "rank", "reason",
         "share", "since", "size", "tenant", "trial", "wake",
     )  # fmt: skip
 
@@ -63,6 +63,7 @@ class Call:
         self.certain = certain
         self.guessed = guessed
         self.max_tokens = max_tokens
+        self.attempt = 1
         self.size = 0.0
         self.share = 0.0
         self.in_line = False
@@ -79,6 +80,7 @@ class Call:
             guessed=self.guessed, max_tokens=self.max_tokens,
         )  # fmt: skip
         call.rank = self.rank
+        call.attempt = self.attempt + 1
         return call
 
 
@@ -161,7 +163,10 @@ class FairQueue:
         self.deadlines: list[tuple[float, int, Call]] = []  # a heap; those that left are dropped later
         self.totals: dict[str, float] = {}  # what all that wait will cost, per unit
 
-    def push(self, call: Call) -> None:
+    def push(self, call: Call, now: float = 0.0, *, last: bool = False) -> None:
+        """Put a call in line by its rank; with `last`, behind all that came until `now`."""
+        if last:
+            call.rank = now
         lane = self.lanes.get(call.tenant)
         if lane is None:
             lane = self.lanes[call.tenant] = Lane(self.weights.get(call.tenant, 1.0))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a simulation of stale headers
 JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
+LEAST_FLOOR = 0.1  # of a unit: less is no protection, and would keep the last whole one of a small limit
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
 TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
@@ -71,6 +72,8 @@ class ToldGauge(Gauge):
         least = 0.0
         if self.active[0] is self.bucket:
             least = min(JITTER * self.limit / self.window, FLOOR_MAX * self.limit)
+            if least < LEAST_FLOOR:
+                least = 0.0
         return least + self.limit * self._kept(now)
 
     def _kept(self, now: float) -> float:
@@ -78,6 +81,13 @@ class ToldGauge(Gauge):
         if self.floor_share < 1e-4:  # noqa: PLR2004 - a ten-thousandth of the limit is nothing
             return 0.0
         return self.floor_share * math.pow(0.5, (now - self.floor_at) / self.window)
+
+    def repay(self, surplus: float, now: float, taken_at: float, *, counted: bool) -> None:
+        """Give back what a call did not use; where a header `counted` the call, it is in there already."""
+        lefts = [level.available(now) for level in self.models] if counted and surplus > 0 else ()
+        self.give(surplus, now, taken_at)
+        for level, left in zip(self.models, lefts, strict=False):
+            level.correct(min(left, level.available(now)), now)
 
     def answered(self, amount: float, seq: int) -> None:
         """A call came to its end without a header on this limit: it may have been counted after the last one."""
@@ -210,7 +220,7 @@ class ToldGauge(Gauge):
             low = min(self.lows[index] + level.refilled, least, self.limit)
             self.lows[index] = low - level.refilled
             surplus = low - shot.in_doubt - left
-            if surplus > 0:
+            if surplus > 0 and (remaining < self.limit or self.readings == 1):  # after calls, all is never left
                 level.correct(left + surplus * (UP_GAIN if kept else 1.0), now)
         if shot.newest and 1.0 < foreign < math.inf:  # remaining is cut to a whole number
             self._strangers(foreign, now)

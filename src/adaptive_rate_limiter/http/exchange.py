@@ -77,11 +77,7 @@ def answered(reservation: Reservation, request: Any, response: Any) -> None:
     body = _body_of(response) if response.status_code >= FIRST_ERROR else None
     reservation.reply = Reply(request, response)
     reservation.observe(response.status_code, response.headers, body, url=str(request.url))
-    refusal = reservation.refusal
-    if refusal is None:
-        return
-    too_long = (refusal.retry_after or 0.0) > reservation.max_pause
-    if too_long or not refusal.retryable:
+    if reservation.refusal is not None and not reservation.may_try_again:
         # OpenAI's and Anthropic's SDKs obey this header: they raise their own error instead of trying again.
         response.headers["x-should-retry"] = "false"
 

@@ -1,0 +1,53 @@
+"""What a refusal holds back beside the limit itself: a pause of all calls, and fewer of them at once."""
+
+from __future__ import annotations
+
+import math
+import random
+
+FIRST, MOST = 1.0, 60.0  # seconds of pause where the provider names none, doubled each time
+JITTER = 0.25  # added to it at random, at the most, as a share: clients that failed together do not return together
+
+
+class Pause:
+    """A time in which nothing at all is sent, and why."""
+
+    __slots__ = ("_random", "reason", "until")
+
+    def __init__(self, seed: str) -> None:
+        self.until = -math.inf
+        self.reason = ""
+        self._random = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
+
+    def extend(self, until: float, reason: str) -> None:
+        """Until then; an end that is later already stands."""
+        if until > self.until:
+            self.until, self.reason = until, reason
+
+    def back_off(self, failures: int, now: float, reason: str, asked: float | None = None) -> None:
+        """As long as the provider asks for, else doubling with every failure in a row. Jitter only adds."""
+        least = asked or min(MOST, FIRST * 2 ** min(failures - 1, 10))
+        self.extend(now + least * (1 + JITTER * self._random.random()), reason)
+
+
+class Concurrency:
+    """How many calls may be in flight: additive increase, multiplicative decrease below the bound."""
+
+    __slots__ = ("in_flight", "most", "window")
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self.window = most
+        self.in_flight = 0
+
+    @property
+    def full(self) -> bool:
+        return self.in_flight >= self.window
+
+    def passed(self) -> None:
+        if self.window < self.most:
+            self.window += 1 / self.window
+
+    def refused(self, in_flight: int) -> None:
+        """One of so many was too many."""
+        self.window = max(1.0, min(0.8 * min(self.window, in_flight), in_flight - 1.0))
