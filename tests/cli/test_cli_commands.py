@@ -1,6 +1,5 @@
-"""The command `adaptive-rate-limiter`."""
+"""The command `adaptive-rate-limiter`: all but `parse`."""
 
-import io
 import json
 import re
 import signal
@@ -12,51 +11,7 @@ import urllib.request
 import pytest
 
 from adaptive_rate_limiter import cli
-
-REFUSED = """HTTP/1.1 429 Too Many Requests\r
-content-type: application/json\r
-Retry-After: 5\r
-x-ratelimit-limit-requests: 60\r
-x-ratelimit-remaining-requests: 0\r
-x-ratelimit-reset-requests: 5s\r
-\r
-{"error": {"message": "Rate limit reached for requests", "type": "requests"}}"""
-
-LIMIT = "requests: limit 60.0, remaining 0.0, reset_after 5.0, window 60.0\n"
-
-
-def run(monkeypatch, capsys, *arguments, stdin=""):
-    monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-    status = cli.main(arguments)
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
-@pytest.mark.parametrize(
-    ("stdin", "arguments", "said"),
-    [
-        (
-            REFUSED,
-            [],
-            LIMIT + "refused: rate_limit, retryable, retry after 5 s\n",
-        ),
-        (REFUSED, ["--status", "200"], LIMIT),
-        ("server: nginx\n", [], "no limits told\n"),
-        ("", [], "no limits told\n"),
-        ("HTTP/2 529 \nserver: x\n\n<html>not JSON", [], "refused: overload, retryable, no time told\n"),
-        ("server: x\n\n" + "[" * 100_000, [], "no limits told\n"),
-        (
-            "\n\n"
-            + json.dumps(
-                {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
-            ),
-            ["--status", "429"],
-            "refused: quota_exhausted, not retryable, no time told\n",
-        ),
-    ],
-)
-def test_parse_says_what_a_response_tells(monkeypatch, capsys, stdin, arguments, said):
-    assert run(monkeypatch, capsys, "parse", *arguments, stdin=stdin) == (0, said, "")
+from adaptive_rate_limiter.cli import demo
 
 
 @pytest.mark.parametrize(
@@ -80,8 +35,8 @@ def test_parse_says_what_a_response_tells(monkeypatch, capsys, stdin, arguments,
         (["--requests", "5"], "no limit is known yet\n"),
     ],
 )
-def test_forecast_of_a_batch(monkeypatch, capsys, arguments, said):
-    assert run(monkeypatch, capsys, "forecast", *arguments) == (0, said, "")
+def test_forecast_of_a_batch(command, arguments, said):
+    assert command("forecast", *arguments) == (0, said, "")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +49,8 @@ def test_forecast_of_a_batch(monkeypatch, capsys, arguments, said):
         (["emulate", "--algorithm", "leaky"], "--algorithm"),
         (["demo", "--calls", "-1"], "--calls"),
         (["parse", "--status", "ok"], "--status"),
+        (["parse", "--status", "42"], "--status"),
+        (["parse", "--tokens", "0"], "--tokens"),
         (["forecast", "--requests", "many"], "--requests"),
     ],
 )
@@ -104,54 +61,54 @@ def test_bad_arguments_are_named(capsys, arguments, names):
     assert names in capsys.readouterr().err
 
 
-def test_a_provider_that_the_emulator_does_not_know(monkeypatch, capsys):
-    status, out, err = run(monkeypatch, capsys, "emulate", "--provider", "acme")
+def test_a_provider_that_the_emulator_does_not_know(command):
+    status, out, err = command("emulate", "--provider", "acme")
     assert (status, out) == (2, "")
     assert err.startswith("adaptive-rate-limiter emulate: ")
     assert "acme" in err
 
 
-def test_a_port_that_is_taken(monkeypatch, capsys):
+def test_a_port_that_is_taken(command):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        status, out, err = run(monkeypatch, capsys, "emulate", "--port", str(taken.getsockname()[1]))
+        status, out, err = command("emulate", "--port", str(taken.getsockname()[1]))
     assert (status, out) == (2, "")
     assert "in use" in err
 
 
-def test_the_emulator_without_its_extra(monkeypatch, capsys):
+def test_the_emulator_without_its_extra(monkeypatch, command):
     monkeypatch.setitem(sys.modules, "adaptive_rate_limiter.testing.emulator", None)
-    status, out, err = run(monkeypatch, capsys, "emulate")
+    status, out, err = command("emulate")
     assert (status, out) == (2, "")
     assert "pip install 'adaptive-rate-limiter[testing]'" in err
 
 
-def test_the_demo_without_its_integration(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "entry_points", lambda group: ())
-    status, out, err = run(monkeypatch, capsys, "demo")
+def test_the_demo_without_its_integration(monkeypatch, command):
+    monkeypatch.setattr(demo, "entry_points", lambda group: ())
+    status, out, err = command("demo")
     assert (status, out) == (2, "")
     assert "pip install 'langchain-adaptive-rate-limiter[demo]'" in err
 
 
-def test_the_demo_whose_own_needs_are_missing(monkeypatch, capsys):
+def test_the_demo_whose_own_needs_are_missing(monkeypatch, command):
     class Entry:
         def load(self):
             raise ImportError("No module named 'matplotlib'")
 
-    monkeypatch.setattr(cli, "entry_points", lambda group: (Entry(),))
-    status, _, err = run(monkeypatch, capsys, "demo")
+    monkeypatch.setattr(demo, "entry_points", lambda group: (Entry(),))
+    status, _, err = command("demo")
     assert status == 2
     assert "matplotlib" in err
 
 
-def test_the_demo_runs_what_the_integration_offers(monkeypatch, capsys):
+def test_the_demo_runs_what_the_integration_offers(monkeypatch, command):
     seen = []
 
     class Entry:
         def load(self):
             return lambda *arguments: seen.append(arguments)
 
-    monkeypatch.setattr(cli, "entry_points", lambda group: (Entry(),))
-    assert run(monkeypatch, capsys, "demo", "--calls", "5", "--picture", "x.png")[0] == 0
+    monkeypatch.setattr(demo, "entry_points", lambda group: (Entry(),))
+    assert command("demo", "--calls", "5", "--picture", "x.png")[0] == 0
     assert seen == [(5, 240, "x.png")]
 
 
