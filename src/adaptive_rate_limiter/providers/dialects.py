@@ -149,12 +149,14 @@ DIALECTS: tuple[Dialect, ...] = (
 )  # fmt: skip
 
 _UNKNOWN = Dialect("unknown")
-_HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}://)?(?:[^/?#@]{0,200}@)?([A-Za-z0-9.-]{1,253})")
+_SCHEME, _NAME = r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}://)?", r"([A-Za-z0-9.-]{1,253})"
+_HOST = re.compile(_SCHEME + _NAME)
+_HOST_BEHIND_USER = re.compile(_SCHEME + r"(?:[^/?#@]{0,200}@)?" + _NAME)
 
 
 def dialect_of(url: str, marked: Dialect | None) -> Dialect:
     """The dialect of a reply: a header's mark before the host's name, for a router's host speaks for many."""
-    found = _HOST.match(url)
+    found = (_HOST_BEHIND_USER if "@" in url else _HOST).match(url)
     here = _at_host(found[1]) if found else _UNKNOWN
     return here if marked is None else replace(marked, scope=here.scope, zone=here.zone)
 

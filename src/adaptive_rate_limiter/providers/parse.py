@@ -151,34 +151,34 @@ def _with_window(reading: QuotaReading, unit: str | None, window: float | None) 
     return reading._replace(window=window)
 
 
-def _info(now: float, readings: list[QuotaReading], refusal: Refusal | None, status: int) -> RateLimitInfo:
-    requests = tokens = None
+def _info(
+    now: float, readings: list[QuotaReading], refusal: Refusal | None, status: int
+) -> RateLimitInfo:
+    requests = tokens = _UNTOLD
     for reading in readings:
         unit = reading.unit
         if unit == "requests":
-            requests = reading if requests is None else min(requests, reading, key=_rank)
+            requests = reading if requests is _UNTOLD else min(requests, reading, key=_rank)
         elif unit == "tokens":
-            tokens = reading if tokens is None else min(tokens, reading, key=_rank)
-    rpm_remaining, rpm_limit, rpm_reset = _flat(requests, now)
-    tpm_remaining, tpm_limit, tpm_reset = _flat(tokens, now)
+            tokens = reading if tokens is _UNTOLD else min(tokens, reading, key=_rank)
+    _, rpm_limit, rpm_remaining, rpm_reset, _, _ = requests
+    _, tpm_limit, tpm_remaining, tpm_reset, _, _ = tokens
     return RateLimitInfo(
-        rpm_remaining, rpm_limit, rpm_reset, tpm_remaining, tpm_limit, tpm_reset,
+        None if rpm_remaining is None else int(rpm_remaining),
+        None if rpm_limit is None else int(rpm_limit),
+        None if rpm_reset is None else now + rpm_reset,
+        None if tpm_remaining is None else int(tpm_remaining),
+        None if tpm_limit is None else int(tpm_limit),
+        None if tpm_reset is None else now + tpm_reset,
         None if refusal is None else refusal.retry_after,
         status == _TOO_MANY_REQUESTS or (refusal is not None and refusal.kind in _PACED),
-        now, tuple(readings), refusal,
-    )  # fmt: skip
-
-
-def _flat(reading: QuotaReading | None, now: float) -> tuple[int | None, int | None, float | None]:
-    """Remaining, limit and reset in the order of `RateLimitInfo`."""
-    if reading is None:
-        return None, None, None
-    _, limit, remaining, reset, _, _ = reading
-    return (
-        None if remaining is None else int(remaining),
-        None if limit is None else int(limit),
-        None if reset is None else now + reset,
+        now,
+        tuple(readings),
+        refusal,
     )
+
+
+_UNTOLD = QuotaReading("")
 
 
 def _rank(reading: QuotaReading) -> tuple[float, bool]:
