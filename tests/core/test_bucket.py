@@ -51,8 +51,8 @@ def test_nobody_jumps_the_line():
     assert not late.hold
     assert not bucket.try_submit(call(), 60.0)
     assert bucket.dispatch(60.0) == [waiting]
-    bucket.withdraw(late)
-    bucket.withdraw(late)
+    bucket.withdraw(late, 0.5)
+    bucket.withdraw(late, 0.5)
     assert bucket.queue.count == 0
     assert bucket.try_submit(call(), 120.0)
 
@@ -178,10 +178,10 @@ def test_every_way_out_ends_a_hold_once():
     one, two, three = sent(bucket), sent(bucket), sent(bucket)
     assert [bucket.settle(one, Usage(tokens=5), 0.1), bucket.cancel(one, 0.1)] == [True, False]
     assert [bucket.cancel(two, 0.1), bucket.settle(two, Usage(), 0.1)] == [True, False]
-    assert [bucket.lapse(three), bucket.lapse(three)] == [True, False]
+    assert [bucket.lapse(three, 0.2), bucket.lapse(three, 0.2)] == [True, False]
     assert bucket.concurrency.in_flight == 0
     never = call()
-    ways = [bucket.cancel(never, 0.2), bucket.lapse(never), bucket.settle(never, Usage(), 0.2)]
+    ways = [bucket.cancel(never, 0.2), bucket.lapse(never, 0.2), bucket.settle(never, Usage(), 0.2)]
     assert ways == [False] * 3
     bucket.observe(never, RateLimitInfo(), 0.2)
 

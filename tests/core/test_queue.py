@@ -16,7 +16,7 @@ def call(size=1.0, since=0.0, **fields):
 
 
 def served(queue, funds=None, share=0.01):
-    next_call = queue.next(funds)
+    next_call = queue.next(lambda _now: funds, 0.0)
     queue.serve(next_call, share)
     return next_call
 
@@ -27,7 +27,7 @@ def test_arrival_order_within_a_tenant():
     for item in calls:
         queue.push(item)
     assert [served(queue) for _ in calls] == calls
-    assert queue.next(None) is None
+    assert queue.next(lambda _now: None, 0.0) is None
     assert (queue.count, queue.totals, queue.lanes) == (0, {}, {})
 
 
@@ -62,7 +62,7 @@ def test_balance_takes_what_the_fuller_side_can_pay(funds, size):
     queue = FairQueue()
     for each in (5.0, 9.0, 1.0):
         queue.push(call(each))
-    assert queue.next(funds).size == size
+    assert queue.next(lambda _now: funds, 0.0).size == size
 
 
 def test_equal_sizes_go_in_order_whatever_is_fuller():
@@ -70,7 +70,7 @@ def test_equal_sizes_go_in_order_whatever_is_fuller():
     calls = [call(2.0, since=float(index)) for index in range(3)]
     for item in calls:
         queue.push(item)
-    assert queue.next(Funds(prefer_large=True, payable=9.0)) is calls[0]
+    assert queue.next(lambda _now: Funds(prefer_large=True, payable=9.0), 0.0) is calls[0]
 
 
 @given(
@@ -114,7 +114,7 @@ def test_two_busy_tenants_get_service_by_weight(first, second, weight):
     service = {"a": 0.0, "b": 0.0}
     bound = max(first) + max(second) / weight
     while len([lane for lane in queue.lanes.values() if lane.count]) == 2:
-        item = queue.next(None)
+        item = queue.next(lambda _now: None, 0.0)
         queue.serve(item, item.share)
         service[item.tenant] += item.share / queue.weights[item.tenant]
         assert abs(service["a"] - service["b"]) <= bound + 1e-9
@@ -162,7 +162,7 @@ def test_leaving_keeps_the_sums():
         queue.push(item)
     queue.remove(calls[0])
     assert queue.totals == {"requests": 2.0, "tokens": 9.0}
-    assert queue.next(None) is calls[1]
+    assert queue.next(lambda _now: None, 0.0) is calls[1]
 
 
 def test_another_attempt_keeps_its_place():

@@ -87,8 +87,9 @@ class LockedBucket:
                 if self._put_off:
                     self._catch_up(now)
                 result = action(self.bucket, *given, now)
-                if not self.bucket.queue.count and self.bucket.wait is None:
-                    return result
+                core = self.bucket
+                if core.wake_at > now if core.queue.count else core.wait is None:
+                    return result  # nobody waits, or nothing has changed for those who do
                 done, news = self._dispatch(now), self._news(now)
             finally:
                 self._inside = False
@@ -131,9 +132,10 @@ class LockedBucket:
     def _tick(self) -> None:
         self.step(self._timer_fired)
 
-    def _timer_fired(self, _bucket: Bucket, now: float) -> None:
+    def _timer_fired(self, bucket: Bucket, now: float) -> None:
         if now >= self._timer_at:
             self._timer, self._timer_at = None, math.inf
+            bucket.wake_at = now  # it may have been set for an earlier time: the dispatch sets the next
 
     def _dispatch(self, now: float) -> list[Call]:
         done = self.bucket.dispatch(now)
@@ -177,12 +179,12 @@ class LockedBucket:
 
 
 def _withdraw(bucket: Bucket, call: Call, now: float) -> None:
-    bucket.withdraw(call)
+    bucket.withdraw(call, now)
     bucket.cancel(call, now)
 
 
-def _lapse(bucket: Bucket, call: Call, _now: float) -> bool:
-    return bucket.lapse(call)
+def _lapse(bucket: Bucket, call: Call, now: float) -> bool:
+    return bucket.lapse(call, now)
 
 
 _all: WeakSet[LockedBucket] = WeakSet()

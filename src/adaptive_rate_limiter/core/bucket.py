@@ -43,7 +43,10 @@ class Wait:
 
 
 class Bucket:
-    """The calls that share one (host, credential, model), their limits and their line."""
+    """The calls that share one (host, credential, model), their limits and their line.
+
+    Whatever may let somebody go sets `wake_at` to the time at which it happened.
+    """
 
     def __init__(
         self,
@@ -113,13 +116,15 @@ class Bucket:
         queue = self.queue
         self.wait, wake_at = None, self._expire(now, done)
         while queue.count:
-            call = queue.next(self._funds(now))
+            call = queue.next(self._funds, now)
             if call is None:
                 break
             wait = self._blocked(call.cost, now)
-            if (never := self._never(call)) is not None:  # a limit was lowered while it waited
+            if (
+                call.certain and self.ledger.too_large(call.cost) is not None
+            ):  # a limit was lowered while it waited
                 queue.remove(call)
-                call.error = never
+                call.error = self._never(call)
                 done.append(call)
             elif wait is None:
                 call.share = self.ledger.share(call.cost)
@@ -136,10 +141,11 @@ class Bucket:
         self.wake_at = wake_at
         return done
 
-    def withdraw(self, call: Call) -> None:
+    def withdraw(self, call: Call, now: float) -> None:
         """The caller has gone: out of the line."""
         if call.in_line:
             self.queue.remove(call)
+            self.wake_at = now
 
     def _admit(self, call: Call, now: float) -> None:
         call.hold = self.ledger.reserve(call.cost, now)
@@ -166,6 +172,8 @@ class Bucket:
 
     def _refuse_vain(self, call: Call, now: float) -> None:
         """Raise for a call that cannot go before its deadline, or behind a pause that is too long."""
+        if call.deadline is None and now >= self.pause.until and self.ledger.longest_window <= self.max_pause:
+            return
         alone = max(self.pause.until, self.ledger.ready_at(call.cost, now)[0])
         if alone - now > self.max_pause:
             raise self._too_long(alone - now, f"beyond max_pause={self.max_pause:g}", now)
@@ -268,6 +276,7 @@ class Bucket:
         hold = call.hold
         if hold is None:
             return
+        self.wake_at = now
         self.ledger.arrived(hold, now)
         if info.quotas:
             before = len(self.ledger.gauges)
@@ -314,7 +323,7 @@ class Bucket:
 
     def _give_back(self, call: Call, now: float, *, counts: bool) -> None:
         if call.hold is not None:
-            self._end(self.ledger.refuse(call.hold, now, counts=counts))
+            self._end(self.ledger.refuse(call.hold, now, counts=counts), now)
 
     def _learn_refusal(self, call: Call, refusal: Refusal, now: float) -> None:
         after = refusal.retry_after
@@ -350,7 +359,10 @@ class Bucket:
         if hold is None or hold.state is not HoldState.RESERVED:
             return False
         charged = self.charging.charge(usage, hold.cost, call.max_tokens)
-        self._end(self.ledger.settle(hold, charged, now))
+        self.ledger.settle(hold, charged, now)
+        self.concurrency.in_flight -= 1
+        if charged != hold.cost or call.trial is not None or self.concurrency.window < math.inf:
+            self.wake_at = now  # something has come back
         self.estimator.learn(call.guessed, usage.input_tokens, usage.output_tokens)
         if call.share and self.queue.count:
             self.queue.correct(call.tenant, call.share - self.ledger.share(charged))
@@ -362,7 +374,7 @@ class Bucket:
         """Never sent: all of it comes back."""
         if call.trial is not None and call.trial.passed is None:
             self.discovery.withdrawn(call.trial)
-        return call.hold is not None and self._end(self.ledger.cancel(call.hold, now))
+        return call.hold is not None and self._end(self.ledger.cancel(call.hold, now), now)
 
     def move(self, call: Call, now: float) -> bool:
         """It goes elsewhere, and was never this bucket's: nothing of it stays behind."""
@@ -370,11 +382,12 @@ class Bucket:
         self.account.admitted -= moved
         return moved
 
-    def lapse(self, call: Call) -> bool:
+    def lapse(self, call: Call, now: float) -> bool:
         """Sent, and nobody knows what became of it: it stays charged."""
-        return call.hold is not None and self._end(self.ledger.lapse(call.hold))
+        return call.hold is not None and self._end(self.ledger.lapse(call.hold), now)
 
-    def _end(self, ended: bool) -> bool:
+    def _end(self, ended: bool, now: float) -> bool:
         if ended:
+            self.wake_at = now
             self.concurrency.in_flight -= 1
         return ended

@@ -190,6 +190,14 @@ class Ledger:
                     latest, binding = ready, gauge
         return latest, binding
 
+    @property
+    def longest_window(self) -> float:
+        """Seconds; no limit keeps a call waiting for longer, but for debt."""
+        longest = 0.0
+        for gauge in self.gauges:
+            longest = max(longest, gauge.window)
+        return longest
+
     def too_large(self, cost: Cost) -> Gauge | None:
         """A gauge whose whole limit is smaller than `cost`."""
         for gauge in self.gauges:

@@ -11,9 +11,11 @@ import heapq
 import math
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from adaptive_rate_limiter.core.discovery import Trial
     from adaptive_rate_limiter.core.ledger import Hold
     from adaptive_rate_limiter.core.quota import Cost
@@ -30,6 +32,9 @@ class Funds:
 
     prefer_large: bool
     payable: float
+
+
+FundsAt: TypeAlias = "Callable[[float], Funds | None]"
 
 
 class Call:
@@ -130,11 +135,14 @@ class Lane:
             heapq.heappop(self.by_age)
         return self.by_age[0][2]
 
-    def candidate(self, funds: Funds | None) -> Call:
+    def candidate(self, funds_at: FundsAt, now: float) -> Call:
         oldest = self.oldest()
-        if funds is None or self.varied or self.overtaken >= OVERTAKING or not self.by_size:
+        if self.varied or self.overtaken >= OVERTAKING or not self.by_size:
             return oldest
         if self.by_size[0][0] == self.by_size[-1][0]:
+            return oldest
+        funds = funds_at(now)
+        if funds is None:
             return oldest
         if not funds.prefer_large:
             return self.by_size[0][2]
@@ -182,10 +190,10 @@ class FairQueue:
         lane.remove(call)
         self._count(call, -1)
 
-    def next(self, funds: Funds | None) -> Call | None:
+    def next(self, funds_at: FundsAt, now: float) -> Call | None:
         """The call that is to go next, whether or not it can be paid yet."""
         lane = self._next_lane()
-        return lane.candidate(funds) if lane is not None else None
+        return lane.candidate(funds_at, now) if lane is not None else None
 
     def serve(self, call: Call, share: float) -> None:
         """`call` goes, and takes `share` of the limit that it uses most of."""

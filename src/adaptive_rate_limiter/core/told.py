@@ -220,7 +220,9 @@ class ToldGauge(Gauge):
             low = min(self.lows[index] + level.refilled, least, self.limit)
             self.lows[index] = low - level.refilled
             surplus = low - shot.in_doubt - left
-            if surplus > 0 and (remaining < self.limit or self.readings == 1):  # after calls, all is never left
+            if surplus > 0 and (
+                remaining < self.limit or self.readings == 1
+            ):  # after calls, all is never left
                 level.correct(left + surplus * (UP_GAIN if kept else 1.0), now)
         if shot.newest and 1.0 < foreign < math.inf:  # remaining is cut to a whole number
             self._strangers(foreign, now)
