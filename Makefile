@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench fuzz format clean
 
 $(INSTALLED): pyproject.toml integrations/langchain/pyproject.toml requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,14 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+fuzz: $(INSTALLED)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/providers/test_provider_fuzz.py --timeout=0 --durations=0
+
+# A response of a real provider, as a cassette: make record PROVIDER=groq [CASE=stream] [MODEL=...] [BASE_URL=...]
+record: $(INSTALLED)
+	@$(BIN)/python -m tests.recording "$(PROVIDER)" $(if $(CASE),--case "$(CASE)") $(if $(MODEL),--model "$(MODEL)") \
+		$(if $(BASE_URL),--base-url "$(BASE_URL)")
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
