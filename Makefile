@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench fuzz format clean
+.PHONY: demo test check bench fuzz record format clean
 
 $(INSTALLED): pyproject.toml integrations/langchain/pyproject.toml requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
