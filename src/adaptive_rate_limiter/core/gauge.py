@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.levels import BucketLevel, Level, SlidingLevel, WindowLevel
@@ -64,8 +65,8 @@ class Gauge:
         return 0.0
 
     def available(self, now: float) -> float:
-        least = self.active[0].available(now)
-        for level in self.active[1:]:
+        least = math.inf
+        for level in self.active:
             left = level.available(now)
             if left < least:  # noqa: PLR1730 - min() costs a call, and this runs for every admission
                 least = left

@@ -15,7 +15,10 @@ EPSILON = 1e-9  # one part in 10^9: sums of floats are compared with this much g
 
 
 class Level(Protocol):
-    """What is left of one limit under one way of counting."""
+    """What is left of one limit under one way of counting.
+
+    `give` returns what was taken too much. `recount` says the same where a correction has returned it already.
+    """
 
     limit: float
     window: float
@@ -31,6 +34,7 @@ class Level(Protocol):
     def take(self, amount: float, now: float) -> None: ...
     def give(self, amount: float, now: float, taken_at: float) -> None: ...
     def correct(self, available: float, now: float) -> None: ...
+    def recount(self, amount: float) -> None: ...
     def delay(self, amount: float, taken_at: float, counted_at: float) -> None: ...
     def ready_at(self, amount: float, now: float) -> float: ...
     def resize(self, limit: float, window: float, now: float) -> None: ...
@@ -80,6 +84,10 @@ class BucketLevel:
         if self.value > self.burst:
             self.lost += self.value - self.burst
             self.value = self.burst
+
+    def recount(self, amount: float) -> None:
+        self.taken -= amount
+        self.corrected -= amount
 
     def correct(self, available: float, now: float) -> None:
         available = min(available, self.burst)
@@ -140,7 +148,8 @@ class WindowLevel:
         self.refilled = self.corrected = self.lost = self.taken = 0.0
 
     def available(self, now: float) -> float:
-        self.at = max(self.at, now)
+        if now > self.at:  # noqa: PLR1730 - max() costs a call, and this runs many times for every call
+            self.at = now
         if self.at >= self.ends_at:
             self.refilled += self.used
             self.used = 0.0
@@ -179,6 +188,10 @@ class WindowLevel:
             self.lost -= self.used
             self.used = 0.0
 
+    def recount(self, amount: float) -> None:
+        self.taken -= amount
+        self.corrected -= amount
+
     def correct(self, available: float, now: float) -> None:
         available = min(available, self.limit)
         self.corrected += available - self.available(now)
@@ -213,7 +226,8 @@ class SlidingLevel:
     """
 
     __slots__ = (
-        "at", "bins", "corrected", "initial", "keys", "limit", "lost", "refilled", "taken", "used", "width", "window",
+        "at", "bins", "corrected", "initial", "keys", "limit", "lost", "next_return", "refilled", "taken", "used",
+        "width", "window",
     )  # fmt: skip
 
     def __init__(self, limit: float, window: float, now: float) -> None:
@@ -222,6 +236,7 @@ class SlidingLevel:
         self.width = window / 600
         self.bins: dict[int, float] = {}
         self.keys: list[int] = []  # of the bins, the oldest first
+        self.next_return = math.inf  # of the oldest
         self.used = 0.0
         self.at = now
         self.initial = limit
@@ -235,16 +250,24 @@ class SlidingLevel:
         return (key + 1) * self.width + self.window
 
     def available(self, now: float) -> float:
-        self.at = max(self.at, now)
-        keys = self.keys
-        while keys and self.returns_at(keys[0]) <= self.at:
-            amount = self.bins.pop(keys.pop(0))
-            self.used -= amount
-            self.refilled += amount
-        if not keys:
+        if now > self.at:  # noqa: PLR1730 - max() costs a call, and this runs many times for every call
+            self.at = now
+        if self.at >= self.next_return:
+            keys = self.keys
+            while keys and self.returns_at(keys[0]) <= self.at:
+                amount = self.bins.pop(keys.pop(0))
+                self.used -= amount
+                self.refilled += amount
+            self._look_ahead()
+        return self.limit - self.used
+
+    def _look_ahead(self) -> None:
+        if self.keys:
+            self.next_return = self.returns_at(self.keys[0])
+        else:
+            self.next_return = math.inf
             self.refilled += self.used  # rounding only
             self.used = 0.0
-        return self.limit - self.used
 
     def take(self, amount: float, now: float) -> None:
         self.available(now)
@@ -255,6 +278,8 @@ class SlidingLevel:
         if key not in self.bins:
             self.bins[key] = 0.0
             insort(self.keys, key)
+            if self.keys[0] == key:
+                self.next_return = self.returns_at(key)
         self.bins[key] += amount
         self.used += amount
 
@@ -270,6 +295,10 @@ class SlidingLevel:
             self.bins[key] -= credit
             self.used -= credit
         self.lost += amount - credit  # its bin has gone and came back with it
+
+    def recount(self, amount: float) -> None:
+        self.taken -= amount
+        self.corrected -= amount
 
     def correct(self, available: float, now: float) -> None:
         available = min(available, self.limit)
@@ -288,6 +317,7 @@ class SlidingLevel:
             del bins[keys.pop(0)]
             self.used -= held
             change -= held
+        self._look_ahead()
 
     def ready_at(self, amount: float, now: float) -> float:
         missing = amount - self.available(now)
@@ -327,5 +357,6 @@ class SlidingLevel:
             used, self.used = self.used, 0.0
             self.bins.clear()
             self.keys.clear()
+            self.next_return = math.inf
             self.window, self.width = window, window / 600
             self._add(int(self.at / self.width), used)

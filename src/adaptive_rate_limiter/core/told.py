@@ -35,7 +35,7 @@ class ToldGauge(Gauge):
     """One limit on one unit, as one header of each reply tells it."""
 
     __slots__ = (
-        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "jumps", "lows", "newest", "place", "readings",
+        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "jumps", "lows", "newest", "place", "readings",
         "scope", "scores", "sliding", "told_by", "vote", "window_end",
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ class ToldGauge(Gauge):
         self.lows = [math.inf] * 3  # per model: least remaining told, less its refill
         self.readings = 0
         self.jumps = 0.0  # headers of late with more than a sliding window would have left, as after a turn
+        self.guard = _guard(limit, window)
         self.floor_share = 0.0
         self.floor_at = 0.0
         self.depth_vote: tuple[float, float] | None = None  # another depth, and remaining when it was told
@@ -69,12 +70,8 @@ class ToldGauge(Gauge):
         """What is kept back: for a bucket, what flows in within the jitter of sends; and for strangers on the
         key what was seen of them, halved with every window without a sign.
         """
-        least = 0.0
-        if self.active[0] is self.bucket:
-            least = min(JITTER * self.limit / self.window, FLOOR_MAX * self.limit)
-            if least < LEAST_FLOOR:
-                least = 0.0
-        return least + self.limit * self._kept(now)
+        least = self.guard if self.active[0] is self.bucket else 0.0
+        return least + self.limit * self._kept(now) if self.floor_share else least
 
     def _kept(self, now: float) -> float:
         """The share that is kept for strangers."""
@@ -84,10 +81,11 @@ class ToldGauge(Gauge):
 
     def repay(self, surplus: float, now: float, taken_at: float, *, counted: bool) -> None:
         """Give back what a call did not use; where a header `counted` the call, it is in there already."""
-        lefts = [level.available(now) for level in self.models] if counted and surplus > 0 else ()
-        self.give(surplus, now, taken_at)
-        for level, left in zip(self.models, lefts, strict=False):
-            level.correct(min(left, level.available(now)), now)
+        if counted and surplus > 0:
+            for level in self.models:
+                level.recount(surplus)
+        else:
+            self.give(surplus, now, taken_at)
 
     def answered(self, amount: float, seq: int) -> None:
         """A call came to its end without a header on this limit: it may have been counted after the last one."""
@@ -134,6 +132,7 @@ class ToldGauge(Gauge):
             for level in self.models:
                 level.resize(limit, window, now)
             self.limit, self.window = limit, window
+            self.guard = _guard(limit, window)
 
     def _fit_depth(self, reading: QuotaReading, now: float) -> None:
         """A bucket that is full after `reset` holds what is there and what flows in until then.
@@ -289,3 +288,9 @@ class ToldGauge(Gauge):
         if latest > now:
             self.fixed.ends_at = latest
             self.fixed.opened_by_take = None
+
+
+def _guard(limit: float, window: float) -> float:
+    """What is kept back of a bucket against sends that overtake each other."""
+    least = min(JITTER * limit / window, FLOOR_MAX * limit)
+    return least if least >= LEAST_FLOOR else 0.0
