@@ -1,4 +1,7 @@
-"""Properties are checked on the same examples in every run; `HYPOTHESIS_PROFILE=explore` looks for new ones."""
+"""Properties are checked on the same examples in every run; `HYPOTHESIS_PROFILE=explore` looks for new ones.
+
+`fuzz` is for tests/providers/test_provider_fuzz.py, whose examples come to 100,000 with it.
+"""
 
 from __future__ import annotations
 
@@ -8,4 +11,5 @@ from hypothesis import settings
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.register_profile("fuzz", max_examples=4000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

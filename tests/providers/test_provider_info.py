@@ -84,17 +84,17 @@ def test_a_status_that_is_none_is_no_refusal(status):
 
 
 def test_a_success_costs_microseconds():
-    """Ten times the 20 us measured, so that a slow machine passes and a regular expression gone wild does not."""
-    headers = HEADERS | {f"x-other-{i}": "value" for i in range(15)}
+    """Ten times the 10 us measured, so that a slow machine passes and a regular expression gone wild does not."""
+    headers = httpx.Headers(HEADERS | {f"x-other-{i}": "value" for i in range(14)})
     rounds = 300
     best = min(_seconds(headers, rounds) for _ in range(5))
-    assert best / rounds < 200e-6
+    assert best / rounds < 100e-6
 
 
 def _seconds(headers, rounds):
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(rounds):
         parse_response(
             headers, {"id": "x", "choices": []}, 200, url="https://api.openai.com/v1/chat/completions"
         )
-    return time.perf_counter() - start
+    return time.process_time() - start

@@ -1,5 +1,7 @@
 """Every form of time, and hostile ones."""
 
+import time
+
 import pytest
 
 from adaptive_rate_limiter.providers import parse_response
@@ -20,13 +22,39 @@ DURATIONS = {
 @pytest.mark.parametrize(("text", "seconds"), DURATIONS.items(), ids=DURATIONS)
 def test_durations(text, seconds):
     assert duration(text) == pytest.approx(seconds, rel=1e-12, abs=0)
+    assert seconds_until(text, Clock()) == pytest.approx(seconds, rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "5", "1m5", "-5s", "5 apples", "1x", "m1", "1h2m3.4.5s", "10000000h", "1mss"]
+    "text",
+    [
+        "",
+        "s",
+        "1m5",
+        "-5s",
+        "5 apples",
+        "1x",
+        "m1",
+        "1h2m3.4.5s",
+        "10000000h",
+        "1mss",
+        ".s",
+        "1.2.3s",
+        "99999999s",
+    ],
 )
 def test_what_is_no_duration(text):
     assert duration(text) is None
+    assert seconds_until(text, Clock()) is None
+
+
+def test_a_number_without_a_unit_is_no_duration():
+    assert duration("5") is None
+
+
+def test_a_unit_in_utf8_is_read_from_bytes():
+    headers = [(b"x-ratelimit-limit-tokens", b"9"), (b"x-ratelimit-reset-tokens", "900\u00b5s".encode())]
+    assert parse_response(headers, None, 200).quotas[0].reset_after == pytest.approx(0.0009)
 
 
 FORMS = {
@@ -41,7 +69,10 @@ FORMS = {
     "2025-03-18T05:09:55-0530": 41,
     "2025-03-18 10:39:55": 41,
     "Tue, 18 Mar 2025 10:39:55 GMT": 41,
+    "Tue, 18 Mar 2025 10:39:55 -0000": 41,
+    "Tue, 18 Mar 2025 12:39:55 +0200": 41,
     "Tuesday, 18-Mar-25 10:39:55 GMT": 41,
+    "Tue Mar 18 10:39:55 2025": 41,
     "2025-03-18T10:38:00Z": 0,
     "Tue, 18 Mar 2025 10:38:00 GMT": 0,
     str(NOW - 5): 0,
@@ -51,6 +82,17 @@ FORMS = {
 @pytest.mark.parametrize(("text", "seconds"), FORMS.items(), ids=FORMS)
 def test_every_form_counts_from_the_reply(text, seconds):
     assert seconds_until(text, Clock(DATE.encode())) == pytest.approx(seconds, abs=1e-6)
+
+
+def test_a_date_without_a_zone_is_not_in_this_machine_s_zone(monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert seconds_until("Tue, 18 Mar 2025 10:39:55 -0000", Clock(DATE.encode())) == 41
+        assert seconds_until("2025-03-18 10:39:55", Clock(b"Tue, 18 Mar 2025 10:39:14 -0000")) == 41
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_without_a_date_the_clock_is_this_machine(monkeypatch):

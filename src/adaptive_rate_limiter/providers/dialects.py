@@ -151,7 +151,7 @@ DIALECTS: tuple[Dialect, ...] = (
 _UNKNOWN = Dialect("unknown")
 _SCHEME, _NAME = r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}://)?", r"([A-Za-z0-9.-]{1,253})"
 _HOST = re.compile(_SCHEME + _NAME)
-_HOST_BEHIND_USER = re.compile(_SCHEME + r"(?:[^/?#@]{0,200}@)?" + _NAME)
+_HOST_BEHIND_USER = re.compile(_SCHEME + r"(?:[^/?#]*@)?" + _NAME)
 
 
 def dialect_of(url: str, marked: Dialect | None) -> Dialect:

@@ -17,6 +17,7 @@ __all__ = ["ietf_readings"]
 
 _MAX_TEXT = 2048
 _MAX_ITEMS = 16
+_MAX_FIELDS = 8  # a reply sends one or two; reading one may take a millisecond
 # Hugging Face writes "fixed window";"api";q=500;w=300: a second string where the grammar wants a key.
 _STRAY_STRING = re.compile(r';\s*("[^"\\;,]{0,64}")')
 _BETWEEN = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
@@ -38,8 +39,8 @@ class _Item:
 
 def ietf_readings(states: list[str], policies: list[str]) -> list[QuotaReading]:
     """Readings of the two fields' values, joined by policy name; damaged items are skipped."""
-    told = [item for text in states for item in _items(text)]
-    rules = [item for text in policies for item in _items(text)]
+    told = [item for text in states[:_MAX_FIELDS] for item in _items(text)]
+    rules = [item for text in policies[:_MAX_FIELDS] for item in _items(text)]
     readings, used = [], set[int]()
     for state in told:
         at = _policy_of(state, rules, alone=len(told) == 1)

@@ -151,9 +151,7 @@ def _with_window(reading: QuotaReading, unit: str | None, window: float | None) 
     return reading._replace(window=window)
 
 
-def _info(
-    now: float, readings: list[QuotaReading], refusal: Refusal | None, status: int
-) -> RateLimitInfo:
+def _info(now: float, readings: list[QuotaReading], refusal: Refusal | None, status: int) -> RateLimitInfo:
     requests = tokens = _UNTOLD
     for reading in readings:
         unit = reading.unit

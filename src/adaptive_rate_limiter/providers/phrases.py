@@ -24,7 +24,7 @@ _URL = re.compile(r"https?://\S{1,300}")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Advice speaks of other limits than the one that was hit: "Add 10 credits to unlock 1000 requests per day".
 _ADVICE = re.compile(
-    r"(?:^|(?<=[.!?\n]))\s*(?:to continue|add|upgrade|subscribe|visit|consider|contact|for more|for details|you can|you may"
+    r"(?:^|(?<=[.!?\n]))\s{0,8}(?:to continue|add|upgrade|subscribe|visit|consider|contact|for more|for details|you can|you may"
     r"|please (?:reduce|upgrade|contact|refer|consider|visit|see)|see|learn|reduce|need)\b[^.!?\n]{0,400}",
     re.IGNORECASE,
 )
