@@ -1,21 +1,127 @@
-"""Every Python snippet of README.md runs as it stands."""
+"""Every Python snippet of README.md and docs/ runs as it stands, and says what is written below it.
+
+A snippet that is headed with a file and a table is a row of that table: those after it run with the row in place.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+PACKAGE = ROOT / "src" / "adaptive_rate_limiter"
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+TABLE = re.compile(r"\| `(\w+)` \| `([\w/]+\.py)` \|$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.strip().splitlines()[0][:40])
-def test_snippet_runs(snippet, capsys):
-    exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
+class Row(NamedTuple):
+    file: str
+    table: str
+    text: str
+
+
+class Snippet(NamedTuple):
+    document: Path
+    code: str
+    said: str | None  # what it prints, where the document shows it
+    rows: tuple[Row, ...]
+
+    @property
+    def name(self):
+        return f"{self.document.name}: {self.code.strip().splitlines()[0][:40]}"
+
+
+def blocks(document):
+    return [(found[1], found[2]) for found in BLOCK.finditer(document.read_text(encoding="utf-8"))]
+
+
+def snippets(document):
+    found, rows = [], []
+    told = blocks(document)
+    for (head, text), (following, output) in zip(told, [*told[1:], ("", "")], strict=True):
+        language, *place = head.split()
+        if language == "python" and place:
+            rows.append(Row(*place, text))
+        elif language == "python":
+            found.append(Snippet(document, text, output if following == "text" else None, tuple(rows)))
+    return found
+
+
+def rows(document):
+    return [Row(*head.split()[1:], text) for head, text in blocks(document) if re.match(r"python \S", head)]
+
+
+SNIPPETS = [snippet for document in DOCUMENTS for snippet in snippets(document)]
+ROWS = [(document, rows(document)) for document in DOCUMENTS if rows(document)]
+
+
+def _opened(text, row):
+    head = re.findall(rf"^{row.table}\b.*[(\[{{]\n", text, re.MULTILINE)
+    assert len(head) == 1, f"{row.file} has no table {row.table}"
+    return text.replace(head[0], head[0] + row.text)
+
+
+def put_in_place(rows, root):
+    """A copy of the package, and of what `rows` concerns of the tests, with `rows` in their tables."""
+    shutil.copytree(PACKAGE, root / "adaptive_rate_limiter", ignore=shutil.ignore_patterns("__pycache__"))
+    for row in rows:
+        in_tests = row.file.startswith("tests/")
+        path = root / row.file if in_tests else root / "adaptive_rate_limiter" / row.file
+        if in_tests and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / row.file, path)
+        path.write_text(_opened(path.read_text(encoding="utf-8"), row), encoding="utf-8")
+    return root
+
+
+def run_here(snippet, capsys):
+    exec(compile(snippet.code, str(snippet.document), "exec"), {"__name__": "snippet"})
+    return capsys.readouterr().out
+
+
+def run_with_rows(snippet, root):
+    """In another process: tables are read when they are imported."""
+    environment = {**os.environ, "PYTHONPATH": str(put_in_place(snippet.rows, root))}
+    command = [sys.executable, "-W", "error", "-c", snippet.code]
+    done = subprocess.run(
+        command, check=True, env=environment, cwd=root, stdout=subprocess.PIPE, text=True, timeout=50
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
+def test_snippet_runs(snippet, capsys, tmp_path):
+    said = run_with_rows(snippet, tmp_path) if snippet.rows else run_here(snippet, capsys)
+    if snippet.said is not None:
+        assert said == snippet.said
 
 
 def test_the_first_snippet_is_not_refused(capsys):
-    exec(compile(SNIPPETS[0], "README.md", "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out == "30 answers, 0 refused\n"
+    assert run_here(snippets(README)[0], capsys) == "30 answers, 0 refused\n"
+
+
+@pytest.mark.parametrize(("document", "rows"), ROWS, ids=lambda value: getattr(value, "name", ""))
+def test_rows_fit_into_their_tables(document, rows, tmp_path):
+    put_in_place(rows, tmp_path)
+    for row in rows:
+        path = (
+            tmp_path / row.file
+            if row.file.startswith("tests/")
+            else tmp_path / "adaptive_rate_limiter" / row.file
+        )
+        compile(path.read_text(encoding="utf-8"), str(path), "exec")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_tables_that_are_named_are_there(document):
+    for table, file in TABLE.findall(document.read_text(encoding="utf-8")):
+        assert re.search(rf"^{table}\b.*=", (PACKAGE / file).read_text(encoding="utf-8"), re.MULTILINE)
