@@ -290,6 +290,7 @@ def test_a_host_that_is_not_known_is_asked_for(command):
     assert "--url" in command("parse", stdin=told).out
     assert "--url" not in command("parse", "--url", "api.openai.com", stdin=told).out
     assert "--url" not in command("parse", stdin=reply(200)).out
+    assert "--url" not in command("parse", stdin=reply(200, "anthropic-ratelimit-requests-limit: 50")).out
 
 
 def test_what_comes_from_a_stranger_does_not_steer_the_terminal(command):

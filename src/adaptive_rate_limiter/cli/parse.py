@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.cli.replies import Reply
     from adaptive_rate_limiter.types import RateLimitInfo
 
+USUAL_NAMES = "x-ratelimit-*"  # of many providers
 USUAL_TOKENS = 1000  # of a call of which nothing is known
 HEADINGS = ("unit", "limit", "each", "remaining", "full in", "full at", "scope", "told by")
 NUMBERS = frozenset({"limit", "remaining", "full in"})
@@ -169,7 +170,7 @@ def _paragraph(finding: Finding, *, numbered: bool) -> str:
     if finding.info.refusal is not None:
         lines.append(f"refused: {words.refused(finding.info.refusal)}")
     lines.append(f"next: {words.next_step(finding.next, finding.info.refusal, finding.sent)}")
-    if finding.info.quotas and finding.host is None:
+    if finding.host is None and any(USUAL_NAMES in family for family in finding.told_by):
         lines.append(
             "note: the host is not known; say it with --url, since some count by the day under the same names"
         )
