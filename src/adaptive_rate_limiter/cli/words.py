@@ -93,7 +93,10 @@ def next_step(outlook: Outlook, refusal: Refusal | None, sent: float | None) -> 
 def _backs_off(outlook: Outlook, kind: RefusalKind) -> str:
     wait = span(outlook.wait)
     if kind is RefusalKind.CONCURRENCY:
-        return "backs off: fewer calls at once from now on, and the next one when one of them has ended"
+        first = f" for {wait}" if outlook.wait else ""
+        return (
+            f"backs off{first}: fewer calls at once from now on, and the next one when one of them has ended"
+        )
     if kind is RefusalKind.OVERLOAD:
         return f"backs off for {wait} ({_reasons(outlook)}), longer each time in a row, and learns no limit from it"
     return (
