@@ -83,10 +83,6 @@ NEXT = {
         MONEY,
         f"never retries this request, for no wait brings back what is used up; {OTHERS_STOP}",
     ),
-    "too many at once": (
-        reply(429, body=error(CONCURRENT)),
-        "backs off: fewer calls at once from now on, and the next one when one of them has ended",
-    ),
     "nothing told": (
         reply(200, "server: nginx"),
         "nothing is told: a few calls go at once, more while they pass, until a refusal shows the limit",
@@ -106,6 +102,14 @@ def test_it_backs_off_from_an_overloaded_provider(command):
     assert "refused: overload; when to try again is not told\n" in said.out
     assert re.search(
         r"next: backs off for 1\.\d s \(.+\), longer each time in a row, and learns no limit", said.out
+    )
+
+
+def test_it_sends_fewer_at_once_where_too_many_were(command):
+    said = command("parse", stdin=reply(429, body=error(CONCURRENT)))
+    assert "refused: concurrency; when to try again is not told\n" in said.out
+    assert re.search(
+        r"next: backs off for 1\.\d s: fewer calls at once from now on, and the next one when", said.out
     )
 
 
