@@ -84,6 +84,20 @@ def test_deep_and_wide_bodies_are_bounded_work():
         deep = deep["error"]
 
 
+@pytest.mark.parametrize("key", ["retry_after", "retry_after_ms", "code", "status", "quotaValue"])
+@pytest.mark.parametrize(
+    "number",
+    [10**400, -(10**400), 10**5000, 1e308, float("nan"), float("-inf")],
+    ids=["400 digits", "-400 digits", "5000 digits", "1e308", "nan", "-inf"],
+)
+def test_a_number_of_any_size_costs_the_other_figures_nothing(key, number):
+    body = {"error": {key: number, "message": "try again in 5s"}}
+    headers = {"x-ratelimit-limit-requests": "9", "x-ratelimit-remaining-tokens": number}
+    info = parse.read(headers, body, 429, None)
+    sane(info)
+    assert (info.retry_after, info.rpm_limit) == (5, 9)
+
+
 def test_a_body_that_points_at_itself_is_harmless():
     body = {"message": "try again in 5s"}
     body["error"] = body

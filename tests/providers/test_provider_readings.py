@@ -245,6 +245,10 @@ BY_NAME = {
     ),
     "no limit headers": ({"content-type": "application/json", "x-request-id": "1", "server": "x"}, []),
     "usage is no limit": ({"X-Amzn-Bedrock-Input-Token-Count": "480"}, []),
+    "a limit of zero on a success is no limit; what remains is": (
+        trio(0, 5, "9s"),
+        [("requests", None, 5, 9, 60, None)],
+    ),
     "zeros on a success are no limit": (
         {"x-ratelimit-limit": "0", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "0"},
         [],

@@ -159,6 +159,7 @@ OTHERS = {  # status, body: (kind, retry_after, retryable)
     "xai credits, 403": (403, {"code": "permission-denied", "error": "Your team has used all available credits."}, "quota_exhausted", None, False),
     "deepseek balance": (402, message("Insufficient Balance"), "quota_exhausted", None, False),
     "payment required": (402, None, "quota_exhausted", None, False),
+    "a code that is a number": (429, {"error": {"code": 1113, "count": 3}}, "quota_exhausted", None, False),
     "zhipu balance": (429, {"error": {"code": "1113", "message": "您的账户已欠费, 请充值后重试。"}}, "quota_exhausted", None, False),
     "hugging face credits": (402, {"error": "You have exceeded your monthly included credits for Inference Providers."}, "quota_exhausted", None, False),
     "cohere a month": (429, {"message": "You are using a Trial key, which is limited to 1000 API calls / month."}, "quota_exhausted", None, True),

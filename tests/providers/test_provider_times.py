@@ -97,7 +97,7 @@ def test_a_date_without_a_zone_is_not_in_this_machine_s_zone(monkeypatch):
 
 def test_without_a_date_the_clock_is_this_machine(monkeypatch):
     monkeypatch.setattr("time.time", lambda: NOW)
-    for date in (None, b"", b"yesterday", b"Tue, 99 Mar 2025", b"\xff"):
+    for date in (None, b"", b"yesterday", b"Tue, 99 Mar 2025", b"\xff", b"Tue, 1x Mar 2025 10:39:14 GMT"):
         assert seconds_until("2025-03-18T10:39:55Z", Clock(date)) == 41
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ __all__ = ["Evidence", "gather", "is_error"]
 _MAX_TEXT = 65_536  # characters of a body that are looked at
 _MAX_SENTENCES = 4_000  # characters of its messages
 _MAX_NODES = 400
+_LARGEST = 1e300
 _MAX_NESTED = 4  # bodies quoted inside a message
 
 _CODES = frozenset({
@@ -125,7 +125,7 @@ def _take_text(evidence: Evidence, key: str, value: str) -> None:
 
 def _take_number(evidence: Evidence, key: str, value: float) -> None:
     if key in _WAITS:
-        if math.isfinite(value):
+        if abs(value) < _LARGEST:  # an int may be too large for a float
             evidence.waits.append((repr(value)[:80], _WAITS[key]))
     elif key in _QUOTA_VALUES:
         evidence.zero_quota |= value == 0
