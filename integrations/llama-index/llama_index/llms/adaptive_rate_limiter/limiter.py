@@ -1,0 +1,77 @@
+"""`OpenAI(rate_limiter=AdaptiveLimiter())`: for the field that every LLM and embedding model of LlamaIndex has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.rate_limiter import BaseRateLimiter
+
+from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
+from adaptive_rate_limiter.http import observe_http as start_observation
+from adaptive_rate_limiter.reservation import current_reservation
+from llama_index.llms.adaptive_rate_limiter.announcement import Announcement, announced
+from llama_index.llms.adaptive_rate_limiter.events import tell_wait
+from llama_index.llms.adaptive_rate_limiter.observer import observe_calls
+from llama_index.llms.adaptive_rate_limiter.sharing import limiter_from
+
+__all__ = ["AdaptiveLimiter"]
+
+
+class AdaptiveLimiter(BaseRateLimiter):
+    """Learns the provider's limits from its responses and fills them without being refused.
+
+    Give one to LLMs and embedding models as `rate_limiter=`; they share what they learn, as do several over one
+    `limiter=Limiter(...)`. Takes any argument of `Limiter` instead of `limiter`. `observe_http=False` leaves httpx
+    alone: limits are then learned from responses and errors.
+
+    LlamaIndex tells it nothing of the call: model and size are learned from the events that precede it, the usage
+    from those that follow. `AdaptiveLLM` and `AdaptiveEmbedding` do more: they send a refused call again, split
+    batches, and limit calls that LlamaIndex does not put to its `rate_limiter`.
+
+    Raises ConfigurationError naming the argument and its value.
+    """
+
+    def __init__(self, limiter: Limiter | None = None, *, observe_http: bool = True, **options: Any) -> None:
+        if not isinstance(observe_http, bool):
+            raise ConfigurationError(f"observe_http must be True or False, got {observe_http!r}")
+        self.limiter = limiter_from(limiter, options)
+        self._spans = observe_calls()
+        self._http = start_observation() if observe_http else None
+
+    def acquire(self, num_tokens: int = 0) -> None:
+        """Wait until the announced call may be sent; one that nothing announced is a request of `num_tokens`."""
+        announcement = announced.get()
+        if self._is_part():
+            return
+        self._admitted(announcement, self.limiter.acquire(**_size(announcement, num_tokens)))
+
+    async def async_acquire(self, num_tokens: int = 0) -> None:
+        announcement = announced.get()
+        if self._is_part():
+            return
+        self._admitted(announcement, await self.limiter.aacquire(**_size(announcement, num_tokens)))
+
+    def _is_part(self) -> bool:
+        """Of a call that is admitted and has sent nothing yet: `complete` of many LLMs is their `chat`."""
+        outer = current_reservation.get()
+        return outer is not None and not outer.closed and not outer.sends and self._spans.part_of(outer)
+
+    def _admitted(self, announcement: Announcement | None, reservation: Reservation) -> None:
+        tell_wait(reservation)
+        if announcement is None or announcement.span_id is None:  # nobody will say how it ended
+            reservation.lapse()
+        else:
+            self._spans.keep(announcement.span_id, reservation)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.limiter, self._http is not None)
+
+
+def _restore(limiter: Limiter, observe_http: bool) -> AdaptiveLimiter:
+    return AdaptiveLimiter(limiter, observe_http=observe_http)
+
+
+def _size(announcement: Announcement | None, num_tokens: int) -> dict[str, Any]:
+    if announcement is not None:
+        return announcement.claim()
+    return {"tokens": num_tokens} if num_tokens else {}

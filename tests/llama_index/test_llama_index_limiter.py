@@ -1,0 +1,433 @@
+"""AdaptiveLimiter as `rate_limiter=`: each call is announced by LlamaIndex's events, and settled by them."""
+
+import asyncio
+import gc
+import pickle
+import threading
+
+import httpx
+import pytest
+from llama_index.core import VectorStoreIndex
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata
+from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.llms import LLM, CustomLLM, MockLLM
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.schema import TextNode
+from llama_index.core.storage.kvstore import SimpleKVStore
+from pydantic import BaseModel
+
+from adaptive_rate_limiter import ConfigurationError, Limiter
+from adaptive_rate_limiter.core.estimate import Estimator
+from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter, AdaptiveLLM
+
+
+class City(BaseModel):
+    name: str
+
+
+def _said(text="hello"):
+    return [ChatMessage(role="user", content=text)]
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Pairs of (guessed prompt tokens, told prompt tokens), one for each settled call."""
+    pairs = []
+    learn = Estimator.learn
+
+    def noted(self, guessed, input_tokens, output_tokens):
+        pairs.append((guessed, input_tokens))
+        learn(self, guessed, input_tokens, output_tokens)
+
+    monkeypatch.setattr(Estimator, "learn", noted)
+    return pairs
+
+
+async def _collect(stream):
+    return [item async for item in await stream]
+
+
+SYNC = {
+    "chat": lambda llm: llm.chat(_said()),
+    "complete": lambda llm: llm.complete("hello"),
+    "stream_chat": lambda llm: list(llm.stream_chat(_said())),
+    "stream_complete": lambda llm: list(llm.stream_complete("hello")),
+    "predict": lambda llm: llm.predict(PromptTemplate("hello")),
+    "structured_predict": lambda llm: llm.structured_predict(City, PromptTemplate("a city")),
+}
+ASYNC = {
+    "achat": lambda llm: llm.achat(_said()),
+    "acomplete": lambda llm: llm.acomplete("hello"),
+    "astream_chat": lambda llm: _collect(llm.astream_chat(_said())),
+    "astream_complete": lambda llm: _collect(llm.astream_complete("hello")),
+    "apredict": lambda llm: llm.apredict(PromptTemplate("hello")),
+    "astructured_predict": lambda llm: llm.astructured_predict(City, PromptTemplate("a city")),
+}
+
+
+@pytest.mark.parametrize("form", SYNC)
+def test_each_sync_form_is_counted_as_the_provider_counts_it(form, lab, client, limiter, plenty, same_books):
+    emulator = lab.provider(**plenty)
+    SYNC[form](lab.llm(emulator, client, max_tokens=200, rate_limiter=AdaptiveLimiter(limiter)))
+    same_books(emulator, 1)
+
+
+@pytest.mark.parametrize("form", ASYNC)
+async def test_each_async_form_is_counted_as_the_provider_counts_it(
+    form, lab, async_client, limiter, plenty, same_books
+):
+    emulator = lab.provider(**plenty)
+    await ASYNC[form](lab.llm(emulator, async_client, max_tokens=200, rate_limiter=AdaptiveLimiter(limiter)))
+    same_books(emulator, 1)
+
+
+async def test_a_hundred_tasks_match_every_call(lab, async_client, limiter, plenty, recorded):
+    emulator = lab.provider(**plenty)
+    llm = lab.llm(emulator, async_client, rate_limiter=AdaptiveLimiter(limiter))
+    await asyncio.gather(*(llm.achat(_said("word" * size)) for size in range(1, 101)))
+    assert sorted(recorded) == [(size, size) for size in range(1, 101)]
+
+
+def test_threads_match_every_call(lab, client, limiter, plenty, recorded):
+    emulator = lab.provider(**plenty)
+    llm = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter))
+    threads = [
+        threading.Thread(target=lambda size=size: llm.chat(_said("word" * size))) for size in range(1, 17)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(recorded) == [(size, size) for size in range(1, 17)]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_streams_opened_before_any_is_read_each_send_under_a_reservation(
+    order, lab, client, limiter, plenty, same_books
+):
+    """OpenAI's LLM sends a stream's request when it is first read."""
+    emulator = lab.provider(**plenty)
+    llm = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter))
+    streams = [llm.stream_chat(_said("word" * 50)) for _ in order]
+    for place in order:
+        assert list(streams[place])
+    same_books(emulator, 3)
+
+
+async def test_async_streams_opened_before_any_is_read(lab, async_client, limiter, plenty, same_books):
+    emulator = lab.provider(**plenty)
+    llm = lab.llm(emulator, async_client, rate_limiter=AdaptiveLimiter(limiter))
+    streams = [await llm.astream_chat(_said("word" * 50)) for _ in range(3)]
+    for stream in streams:
+        assert [chunk async for chunk in stream]
+    same_books(emulator, 3)
+
+
+def test_a_call_between_the_opening_and_the_reading_of_a_stream(lab, client, limiter, plenty, same_books):
+    emulator = lab.provider(**plenty)
+    llm = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter))
+    stream = llm.stream_chat(_said("word" * 50))
+    llm.chat(_said("word" * 50))
+    assert list(stream)
+    same_books(emulator, 2)
+
+
+@pytest.mark.parametrize("through", ["rate_limiter", "AdaptiveLLM"])
+def test_nothing_leaks_into_what_is_called_while_a_stream_is_read(
+    through, lab, client, limiter, plenty, bucket_of
+):
+    emulator, other = lab.provider(**plenty), lab.provider(requests_per_minute=5)
+    if through == "AdaptiveLLM":
+        llm = AdaptiveLLM(llm=lab.llm(emulator, client), limiter=limiter)
+    else:
+        llm = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter))
+    for seen, _ in enumerate(llm.stream_chat(_said())):
+        if not seen:
+            lab.llm(other, client, model="gpt-4").chat(_said("another host"))
+            httpx.post(other.base_url + "/embeddings", json={"model": "e", "input": "x"})
+            lab.llm(emulator, client).chat(_said("the same host, without a limiter"))
+    assert (bucket_of().admitted, bucket_of().in_flight) == (1, 0)
+    assert (emulator.stats().requests, other.stats().requests) == (2, 2)
+    httpx.post(emulator.base_url + "/embeddings", json={"model": "e", "input": "x"})
+    assert bucket_of().admitted == 1
+
+
+@pytest.mark.parametrize("through", ["rate_limiter", "AdaptiveLLM"])
+def test_a_limited_call_while_a_stream_is_read_is_its_own(
+    through, lab, client, limiter, plenty, bucket_of, recorded
+):
+    emulator = lab.provider(**plenty)
+    usage = {"additional_kwargs": {"stream_options": {"include_usage": True}}}
+    inner = lab.llm(emulator, client, model="gpt-4", rate_limiter=AdaptiveLimiter(limiter))
+    if through == "AdaptiveLLM":
+        outer = AdaptiveLLM(llm=lab.llm(emulator, client, **usage), limiter=limiter)
+    else:
+        outer = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter), **usage)
+    for number, _ in enumerate(outer.stream_chat(_said("word" * 30))):
+        if number < 2:
+            inner.chat(_said("word" * 4))
+    assert sorted(recorded) == [(4, 4), (4, 4), (30, 30)]
+    assert (bucket_of("gpt-4o").admitted, emulator.stats().requests) == (1, 3)
+
+
+class Twice(CustomLLM):
+    """Its `complete` is its `chat`, and LlamaIndex asks the limiter in both."""
+
+    inner: LLM
+
+    @property
+    def metadata(self):
+        return LLMMetadata(model_name="twice")
+
+    @llm_chat_callback()
+    def chat(self, messages, **kwargs):
+        return self.inner.chat(messages, **kwargs)
+
+    @llm_completion_callback()
+    def complete(self, prompt, formatted=False, **kwargs):
+        return CompletionResponse(text=self.chat(_said(prompt)).message.content)
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt, formatted=False, **kwargs):
+        raise NotImplementedError
+
+
+def test_a_call_that_llamaindex_limits_twice_is_admitted_once(lab, client, limiter, plenty, same_books):
+    emulator = lab.provider(**plenty)
+    rate_limiter = AdaptiveLimiter(limiter)
+    inner = lab.llm(emulator, client, rate_limiter=rate_limiter)
+    assert Twice(inner=inner, rate_limiter=rate_limiter).complete("hello").text
+    same_books(emulator, 1)
+    assert [bucket.bucket_id for bucket in limiter.snapshot().buckets] == ["default/twice"]
+
+
+def test_an_adaptive_llm_around_an_llm_whose_own_model_is_limited_admits_once(
+    lab, client, limiter, plenty, same_books
+):
+    emulator = lab.provider(**plenty)
+    inner = lab.llm(emulator, client, max_tokens=200, rate_limiter=AdaptiveLimiter(limiter))
+    AdaptiveLLM(llm=inner.as_structured_llm(City), limiter=limiter).chat(_said("a city"))
+    same_books(emulator, 1)
+
+
+def test_an_llm_without_limiter_is_not_taken_for_the_next_acquire(limiter):
+    MockLLM().complete("never on the wire")
+    MockEmbedding(embed_dim=2).get_text_embedding("never on the wire")
+    AdaptiveLimiter(limiter).acquire()
+    assert [bucket.bucket_id for bucket in limiter.snapshot().buckets] == ["default/*"]
+
+
+async def test_acquire_by_hand_counts_what_it_is_told():
+    limiter = AdaptiveLimiter(quotas={"requests": 5, "tokens": 1000})
+    limiter.acquire()
+    limiter.acquire(num_tokens=100)
+    await limiter.async_acquire(num_tokens=250)
+    (bucket,) = limiter.limiter.snapshot().buckets
+    assert (bucket.admitted, bucket.in_flight) == (3, 0)
+    left = {limit.unit: limit.remaining for limit in bucket.limits}
+    assert left == {"requests": pytest.approx(2, abs=0.1), "tokens": pytest.approx(650, abs=5)}
+
+
+def test_an_llm_that_does_not_use_httpx_is_charged_by_what_it_answers():
+    limiter = AdaptiveLimiter(quotas={"tokens": 1000})
+    llm = MockLLM(max_tokens=40)
+    llm.rate_limiter = limiter
+    llm.complete("word " * 40)
+    llm.chat(_said("word " * 40))
+    (bucket,) = limiter.limiter.snapshot().buckets
+    assert (bucket.admitted, bucket.in_flight) == (2, 0)
+    assert 1000 - bucket.limits[0].remaining == pytest.approx(2 * (50 + 50), rel=0.1)
+
+
+class Billed(MockLLM):
+    """Tells its usage in the form of the SDK that it stands for."""
+
+    told: dict = {}  # noqa: RUF012 - pydantic copies it
+
+    @llm_chat_callback()
+    def chat(self, messages, **kwargs):
+        return ChatResponse(message=ChatMessage(role="assistant", content="x"), **self.told)
+
+
+class Usage(BaseModel):
+    input_tokens: int = 70
+    output_tokens: int = 7
+
+
+@pytest.mark.parametrize(
+    ("told", "tokens"),
+    [
+        ({"raw": {"usage": Usage()}}, 77),  # Anthropic
+        ({"raw": {"usage": {"inputTokens": 60, "outputTokens": 6, "totalTokens": 66}}}, 66),  # Bedrock
+        ({"raw": {"usage_metadata": {"prompt_token_count": 9, "totalTokenCount": 55}}}, 55),
+        ({"raw": {"prompt_eval_count": 40, "eval_count": 4, "done": True}}, 44),  # Ollama
+        ({"raw": {"x": 1}, "additional_kwargs": {"prompt_tokens": 30, "completion_tokens": 3}}, 33),
+        ({"raw": None}, 101),  # nothing: the prompt as guessed, and the answer
+        ({"raw": {"usage": None}}, 101),
+    ],
+)
+def test_usage_is_read_where_providers_put_it(told, tokens):
+    limiter = AdaptiveLimiter(quotas={"tokens": 1000})
+    llm = Billed(is_chat_model=True)
+    llm.told, llm.rate_limiter = told, limiter
+    llm.chat(_said("word" * 100))
+    (bucket,) = limiter.limiter.snapshot().buckets
+    assert 1000 - bucket.limits[0].remaining == pytest.approx(tokens, abs=2)
+
+
+def test_two_keys_have_two_buckets(lab, client, limiter, plenty):
+    emulator = lab.provider(**plenty)
+    rate_limiter = AdaptiveLimiter(limiter)
+    for key in ("one", "two", "one"):
+        lab.llm(emulator, client, api_key=key, rate_limiter=rate_limiter).chat(_said())
+    assert sorted(bucket.admitted for bucket in limiter.snapshot().buckets) == [1, 2]
+    assert [bucket.in_flight for bucket in limiter.snapshot().buckets] == [0, 0]
+    assert not any("one" in bucket.bucket_id for bucket in limiter.snapshot().buckets)
+
+
+def test_without_observation_limits_are_not_learned_from_headers(lab, client, limiter, plenty):
+    emulator = lab.provider(**plenty)
+    lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter, observe_http=False)).chat(_said())
+    (bucket,) = limiter.snapshot().buckets
+    assert (bucket.admitted, bucket.in_flight) == (1, 0)
+
+
+def test_pickled_it_shares_the_limiter():
+    limiter = AdaptiveLimiter(quotas={"requests": 7}, max_wait=60)
+    again = pickle.loads(pickle.dumps(limiter))
+    assert again.limiter is limiter.limiter
+
+
+def test_pickled_into_another_process_it_has_the_same_settings():
+    limiter = Limiter(
+        namespace="team",
+        quotas={"requests": 7},
+        max_wait=60,
+        max_pause=5,
+        max_concurrency=3,
+        weights={"a": 2.0},
+    )
+    sent = pickle.dumps(AdaptiveLimiter(limiter))
+    gone = id(limiter)
+    del limiter
+    gc.collect()
+    again = pickle.loads(sent).limiter
+    assert (again.namespace, again.max_wait, again.max_pause) == ("team", 60.0, 5.0)
+    with again.acquire("m") as reservation:
+        assert reservation.bucket_id == "team/m"
+    (bucket,) = again.snapshot().buckets
+    assert [(limit.unit, limit.limit) for limit in bucket.limits] == [("requests", 7.0)]
+    assert gone
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: AdaptiveLimiter(limiter="redis"), "limiter must be a Limiter, got 'redis'"),
+        (lambda: AdaptiveLimiter(max_wait=-1), "max_wait must be .* got -1"),
+        (lambda: AdaptiveLimiter(requests_per_minute=1), "'requests_per_minute'"),
+        (lambda: AdaptiveLimiter(Limiter(), max_wait=3), "max_wait=3 belongs to the Limiter"),
+        (lambda: AdaptiveLimiter(observe_http="no"), "observe_http must be True or False, got 'no'"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_value(build, words):
+    with pytest.raises(ConfigurationError, match=words):
+        build()
+
+
+# Embeddings
+
+TEXTS = [f"text {number} " * (number + 1) for number in range(20)]
+EMBED = {
+    "get_text_embedding": (1, lambda model: model.get_text_embedding("hello")),
+    "get_query_embedding": (1, lambda model: model.get_query_embedding("hello")),
+    "get_text_embedding_batch": (4, lambda model: model.get_text_embedding_batch(TEXTS)),
+    "get_agg_embedding_from_queries": (2, lambda model: model.get_agg_embedding_from_queries(["a", "b"])),
+    "nodes": (4, lambda model: model([TextNode(text=text) for text in TEXTS])),
+}
+AEMBED = {
+    "aget_text_embedding": (1, lambda model: model.aget_text_embedding("hello")),
+    "aget_query_embedding": (1, lambda model: model.aget_query_embedding("hello")),
+    "aget_text_embedding_batch": (4, lambda model: model.aget_text_embedding_batch(TEXTS)),
+    "nodes": (4, lambda model: model.acall([TextNode(text=text) for text in TEXTS])),
+}
+
+
+@pytest.mark.parametrize("form", EMBED)
+def test_each_form_of_embedding_is_counted(form, lab, client, limiter, plenty, same_books):
+    emulator = lab.provider(**plenty)
+    calls, run = EMBED[form]
+    run(lab.embedding(emulator, client, embed_batch_size=6, rate_limiter=AdaptiveLimiter(limiter)))
+    same_books(emulator, calls)
+
+
+@pytest.mark.parametrize("form", AEMBED)
+@pytest.mark.parametrize("workers", [None, 2])
+async def test_each_async_form_of_embedding_is_counted(
+    form, workers, lab, async_client, limiter, plenty, same_books
+):
+    emulator = lab.provider(**plenty)
+    calls, run = AEMBED[form]
+    model = lab.embedding(
+        emulator, async_client, embed_batch_size=6, num_workers=workers, rate_limiter=AdaptiveLimiter(limiter)
+    )
+    await run(model)
+    same_books(emulator, calls)
+
+
+async def test_batches_at_once_are_each_known_by_their_size(lab, async_client, limiter, plenty, recorded):
+    emulator = lab.provider(**plenty)
+    model = lab.embedding(emulator, async_client, embed_batch_size=1, rate_limiter=AdaptiveLimiter(limiter))
+    await model.aget_text_embedding_batch(["word" * size for size in range(1, 21)])
+    assert sorted(recorded) == [(size, size) for size in range(1, 21)]
+
+
+def test_a_batch_found_in_the_cache_is_not_paid_for_twice(lab, client, limiter, plenty, bucket_of):
+    """LlamaIndex asks its rate limiter even for a batch that is in the cache, but not for a single text."""
+    emulator = lab.provider(**plenty)
+    cache = SimpleKVStore()
+    model = lab.embedding(emulator, client, embeddings_cache=cache, rate_limiter=AdaptiveLimiter(limiter))
+    assert len(model.get_text_embedding_batch(TEXTS)) == 20
+    assert model.get_text_embedding(TEXTS[3])
+    assert (bucket_of().admitted, bucket_of().in_flight, emulator.stats().requests) == (1, 0, 1)
+
+
+class OneByOne(MockEmbedding):
+    """A model without batches, over HTTP."""
+
+    emulator: object = None
+    client: object = None
+
+    def _get_text_embedding(self, text):
+        sent = {"model": "one", "input": text}
+        answer = self.client.post(self.emulator.url + "/v1/embeddings", json=sent)
+        return answer.json()["data"][0]["embedding"]
+
+
+@pytest.mark.parametrize("through", ["rate_limiter", "AdaptiveEmbedding"])
+def test_a_model_that_sends_one_by_one_is_charged_for_each_text_once(
+    through, lab, client, plenty, limiter, same_books
+):
+    emulator = lab.provider(**plenty)
+    model = OneByOne(embed_dim=2, emulator=emulator, client=client, model_name="one")
+    if through == "AdaptiveEmbedding":
+        model = AdaptiveEmbedding(model, limiter)
+    else:
+        model.rate_limiter = AdaptiveLimiter(limiter)
+    assert len(model.get_text_embedding_batch(["word" * 10] * 8)) == 8
+    same_books(emulator, 8)
+
+
+def test_chat_and_embeddings_share_a_limiter_through_an_index(lab, client, plenty):
+    emulator = lab.provider(per_model=True, **plenty)
+    rate_limiter = AdaptiveLimiter()
+    llm = lab.llm(emulator, client, rate_limiter=rate_limiter, max_tokens=200)
+    model = lab.embedding(emulator, client, rate_limiter=rate_limiter)
+    index = VectorStoreIndex([TextNode(text=text) for text in TEXTS], embed_model=model)
+    assert index.as_query_engine(llm=llm).query("What is text 3?").response
+    buckets = {bucket.bucket_id: bucket for bucket in rate_limiter.limiter.snapshot().buckets}
+    assert buckets["default/gpt-4o"].admitted >= 1
+    assert buckets["default/text-embedding-3-small"].admitted == 2  # the texts and the question
+    assert sum(bucket.admitted for bucket in buckets.values()) == emulator.stats().requests
+    assert all(bucket.in_flight == 0 for bucket in buckets.values())
