@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langchain_core.messages import AIMessage
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
@@ -79,8 +81,8 @@ def describe(announcement: Announcement) -> dict[str, Any]:
     for conversation in messages:
         for message in conversation:
             prompt.append(message.content)
-            if calls := getattr(message, "tool_calls", None):
-                prompt.append(calls)
+            if isinstance(message, AIMessage) and message.tool_calls:
+                prompt.append(message.tool_calls)
     return {
         "model": _model(params, metadata),
         "prompt": prompt,

@@ -12,6 +12,7 @@ from typing import Any
 
 CHARACTERS_PER_TOKEN = 4.0  # OpenAI's rule of thumb for English; the learned ratio corrects it per model
 FIRST_OUTPUT = 256.0  # tokens reserved for an answer before any was seen
+EARLY, STEP = 100, 0.05  # learned values that move an estimate in large steps, and the step after them
 MEDIA_TOKENS = 800.0  # an image at medium detail, between OpenAI's 85 and 1,445; other media are as uncertain
 MEDIA = frozenset(
     {"image", "image_url", "input_image", "audio", "input_audio", "file", "input_file", "video", "media"}
@@ -27,11 +28,12 @@ class Quantile:
     bad start is soon forgotten.
     """
 
-    __slots__ = ("count", "level", "value")
+    __slots__ = ("count", "down", "level", "up", "value")
 
     def __init__(self, value: float, level: float = 0.9) -> None:
         self.value = value
         self.level = level
+        self.up, self.down = math.exp(STEP * level), math.exp(-STEP * (1 - level))
         self.count = 0
 
     def learn(self, seen: float) -> None:
@@ -41,7 +43,10 @@ class Quantile:
         if self.count == 1:
             self.value = seen
             return
-        step = max(0.05, 0.5 / math.sqrt(self.count))
+        if self.count > EARLY:
+            self.value *= self.up if seen > self.value else self.down
+            return
+        step = 0.5 / math.sqrt(self.count)
         miss = 1.0 if seen > self.value else 0.0
         self.value *= math.exp(step * (miss - (1 - self.level)))
 
@@ -77,6 +82,8 @@ def guess_tokens(content: Any, model: str | None = None) -> float:  # noqa: PLR0
     """
     if isinstance(content, str):
         return _guess_text(content, model)
+    if type(content) is list:
+        return sum([guess_tokens(item, model) for item in content])
     if isinstance(content, (bytes, bytearray)):
         return len(content) / CHARACTERS_PER_TOKEN
     if isinstance(content, bool) or content is None:

@@ -20,7 +20,7 @@ NAMES: dict[type, str] = {
 class Gauge:
     """One limit on one unit. That which a user states counts in the one way that was stated."""
 
-    __slots__ = ("active", "invitation", "limit", "models", "source", "unit", "window")
+    __slots__ = ("active", "invitation", "left", "limit", "models", "source", "unit", "window")
 
     def __init__(
         self, unit: str, limit: float, window: float, models: tuple[Level, ...], source: str = "stated"
@@ -31,6 +31,7 @@ class Gauge:
         self.source = source
         self.models = models  # the ways of counting that are followed
         self.active = models  # those of them that are plausible: a call is admitted only by all of these
+        self.left = limit  # when it was last asked
         self.invitation: tuple[float, float] | None = (
             None  # when the provider said to come again, and with how much
         )
@@ -70,7 +71,7 @@ class Gauge:
             left = level.available(now)
             if left < least:  # noqa: PLR1730 - min() costs a call, and this runs for every admission
                 least = left
-        least -= self.floor(now)
+        self.left = least = least - self.floor(now)
         if self.invitation is not None and now >= self.invitation[0]:
             return max(least, self.invitation[1])
         return least

@@ -212,9 +212,13 @@ class Ledger:
         matched = self._matched(readings, hold, now)
         for gauge, _ in matched:
             gauge.told_by = hold.seq
-        hold.told = [gauge for gauge, reading in matched if reading.remaining is not None]
         self._answer(hold)
+        told = []
         for gauge, reading in matched:
+            if gauge.passes_over(reading):
+                continue
+            if reading.remaining is not None:
+                told.append(gauge)
             place = gauge.place
             returned = hold.returned[place] if place < len(hold.returned) else 0.0
             unit = reading.unit
@@ -233,6 +237,7 @@ class Ledger:
             gauge.read(shot)
             if newest:
                 gauge.newest = hold.seq
+        hold.told = told
 
     def _matched(
         self, readings: tuple[QuotaReading, ...], hold: Hold, now: float

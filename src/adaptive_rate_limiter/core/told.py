@@ -23,9 +23,9 @@ FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the s
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
 TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
 JUMPS = 2.5  # such headers of late before a window counts as fixed
-SURE_AFTER = 64  # readings: from then on some are weighed and not all, where nothing hangs on it:
-LOOK_AGAIN = 8  # one in so many, since providers change,
-HALF = 0.5  # and all where more than a bucket is plausible and less than this part of the limit is left
+SURE_AFTER = 64  # readings: from then on not all are weighed where only a bucket is plausible, nor any read
+HALF = 0.5  # where more than this part of the limit is left, but for
+LOOK_AGAIN = 8  # one in so many, since providers change
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
 MEMORY = 0.95  # weight of the past score at each reading
 WORST = -12.0
@@ -102,16 +102,26 @@ class ToldGauge(Gauge):
             and (reading.window == self.window or reading.window is None)
         )
 
+    def passes_over(self, reading: QuotaReading) -> bool:
+        """Whether the header may be left unread: many were read, and nothing is near its limit."""
+        self.readings += 1
+        return (
+            self.readings > SURE_AFTER
+            and self.readings % LOOK_AGAIN != 0
+            and reading.limit == self.limit
+            and self.left > HALF * self.limit
+            and (reading.remaining is None or reading.remaining > HALF * self.limit)
+        )
+
     def read(self, shot: Shot) -> None:
         """Take in a header."""
-        self.readings += 1
         reading, now = shot.reading, shot.now
         if shot.newest:
             doubtful = (
-                self.readings < SURE_AFTER
+                self.readings <= SURE_AFTER
                 or self.readings % LOOK_AGAIN == 0
                 or (reading.limit is not None and reading.limit != self.limit)
-                or (self.active != (self.bucket,) and self.available(now) < HALF * self.limit)
+                or self.active != (self.bucket,)
             )
             self._resize(reading, now, doubtful=doubtful)
             if doubtful:
