@@ -4,10 +4,11 @@ import math
 
 import pytest
 
-from adaptive_rate_limiter.core.bucket import Bucket
+from adaptive_rate_limiter.core.bucket import UNREAD, Bucket
 from adaptive_rate_limiter.core.charging import Usage
 from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.core.quota import Quota
+from adaptive_rate_limiter.core.told import SURE_AFTER
 from adaptive_rate_limiter.exceptions import CapacityExceededError
 from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
 
@@ -247,3 +248,49 @@ def test_the_eta_of_an_untold_limit_goes_by_what_is_believed():
     limit = bucket.inferred_limit()
     assert limit > 0
     assert bucket.eta({"requests": 1.0}, now + 0.5) >= now + 0.5 + 60.0 * 49 / limit
+
+
+def answered(bucket, now, remaining, limit=1000.0):
+    made = sent(bucket, now)
+    bucket.observe(made, RateLimitInfo(quotas=(QuotaReading("requests", limit, remaining, None, 60.0),)), now)
+    bucket.settle(made, Usage(), now)
+
+
+def test_far_from_all_limits_headers_may_stay_unread_for_a_moment():
+    bucket = bucket_of()
+    for reply in range(SURE_AFTER):
+        answered(bucket, 2.0 * reply, 999.0)
+        assert bucket.unread_until < 2.0 * reply
+    now = 2.0 * SURE_AFTER
+    answered(bucket, now, 999.0)
+    assert bucket.unread_until == now + UNREAD
+    for _ in range(100):  # what is not read is counted all the same
+        made = sent(bucket, now)
+        bucket.pass_unread(made, now)
+        bucket.settle(made, Usage(), now)
+    assert bucket.ledger.gauges[0].available(now) <= 900.0
+
+
+@pytest.mark.parametrize(
+    ("remaining", "limit"), [(400.0, 1000.0), (900.0, 950.0)], ids=["near the limit", "the limit has changed"]
+)
+def test_near_a_limit_or_a_new_one_every_header_is_read(remaining, limit):
+    bucket = bucket_of()
+    for reply in range(SURE_AFTER + 1):
+        answered(bucket, 2.0 * reply, 999.0)
+    now = 2.0 * SURE_AFTER + 0.01
+    assert bucket.unread_until > now
+    answered(bucket, now, remaining, limit)
+    assert bucket.unread_until < now
+    gauge = bucket.ledger.gauges[0]
+    assert gauge.available(now) <= remaining
+    assert gauge.limit == limit
+
+
+def test_after_a_refusal_the_next_header_is_read():
+    bucket = bucket_of()
+    for reply in range(SURE_AFTER + 1):
+        answered(bucket, 2.0 * reply, 999.0)
+    now = 2.0 * SURE_AFTER + 0.01
+    bucket.observe(sent(bucket, now), refusal(RefusalKind.RATE_LIMIT), now)
+    assert bucket.unread_until < now

@@ -29,6 +29,7 @@ CONTRADICTIONS, CONTRADICTED_WITHIN = (
     2,
     60.0,
 )  # refusals and seconds before a limit beside the told is looked for
+UNREAD = 0.05  # seconds for which headers say nothing new, where more than half of every limit is left
 NO_END = 3600.0  # seconds of pause for a spent quota that names no end: somebody has to pay, or to ask again
 TOKEN_UNITS = (TOKENS, INPUT_TOKENS, OUTPUT_TOKENS)
 
@@ -68,6 +69,7 @@ class Bucket:
         self.discovery = Discovery()
         # Some limit shows only in refusals: discovery is in charge of it.
         self.untold = not self.ledger.gauges
+        self.unread_until = -math.inf
         self.sends_told = False  # somebody watches the wire, and says when each call is really sent
         self.failures = 0  # in a row, of the kinds that tell nothing of a limit
         self.contradictions = 0  # refusals of late that the told limits do not explain
@@ -278,14 +280,22 @@ class Bucket:
             return
         self.wake_at = now
         self.ledger.arrived(hold, now)
+        self.unread_until = -math.inf
         if info.quotas:
             before = len(self.ledger.gauges)
-            self.ledger.read(info.quotas, hold, now)
+            if self.ledger.read(info.quotas, hold, now):
+                self.unread_until = now + UNREAD
             if before == 0 and self.ledger.gauges and not self.discovery.found:
                 self.untold = False  # headers tell: nothing is left to discover
         if info.refusal is not None:
             self._refused(call, info.refusal, now)
         else:
+            self._passed(call, now)
+
+    def pass_unread(self, call: Call, now: float) -> None:
+        """A call went well, and nothing is near its limit: its header may stay unread until `unread_until`."""
+        if call.hold is not None:
+            self.ledger.arrived(call.hold, now)
             self._passed(call, now)
 
     def _passed(self, call: Call, now: float) -> None:

@@ -11,7 +11,7 @@ from adaptive_rate_limiter.core.evidence import Shot, inferred_window
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.levels import EPSILON
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
-from adaptive_rate_limiter.core.told import HALF, JITTER, ToldGauge
+from adaptive_rate_limiter.core.told import HALF, JITTER, LOOK_AGAIN, ToldGauge
 from adaptive_rate_limiter.core.transit import Transit
 
 if TYPE_CHECKING:
@@ -207,15 +207,22 @@ class Ledger:
 
     # What headers say
 
-    def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> None:
-        """Take in the limits that the reply to `hold` told. What a partial set leaves out is kept."""
+    def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> bool:
+        """Take in the limits that the reply to `hold` told. What a partial set leaves out is kept.
+
+        True if all are well known, and far from being reached.
+        """
         matched = self._matched(readings, hold, now)
         for gauge, _ in matched:
             gauge.told_by = hold.seq
         self._answer(hold)
-        told = []
+        told: list[Gauge] = []
+        at_ease = len(matched) == len(self.told)
         for gauge, reading in matched:
-            if gauge.passes_over(reading):
+            gauge.readings += 1
+            if not gauge.is_at_ease(reading):
+                at_ease = False
+            elif gauge.readings % LOOK_AGAIN:
                 continue
             if reading.remaining is not None:
                 told.append(gauge)
@@ -238,6 +245,7 @@ class Ledger:
             if newest:
                 gauge.newest = hold.seq
         hold.told = told
+        return at_ease
 
     def _matched(
         self, readings: tuple[QuotaReading, ...], hold: Hold, now: float

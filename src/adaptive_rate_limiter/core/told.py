@@ -102,12 +102,10 @@ class ToldGauge(Gauge):
             and (reading.window == self.window or reading.window is None)
         )
 
-    def passes_over(self, reading: QuotaReading) -> bool:
-        """Whether the header may be left unread: many were read, and nothing is near its limit."""
-        self.readings += 1
+    def is_at_ease(self, reading: QuotaReading) -> bool:
+        """Many headers were read, and nothing is near the limit."""
         return (
             self.readings > SURE_AFTER
-            and self.readings % LOOK_AGAIN != 0
             and reading.limit == self.limit
             and self.left > HALF * self.limit
             and (reading.remaining is None or reading.remaining > HALF * self.limit)
