@@ -10,6 +10,7 @@ __all__ = [
     "ConfigurationError",
     "QueueOverflowError",
     "RateLimiterError",
+    "RequestTimeoutError",
     "ReservationCapacityError",
     "TooManyFailedRequestsError",
 ]
@@ -71,6 +72,10 @@ class QueueOverflowError(RateLimiterError):
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (*self.args, self.queue_key)
+
+
+class RequestTimeoutError(RateLimiterError, TimeoutError):
+    """The request was sent, and no answer came in time."""
 
 
 class TooManyFailedRequestsError(RateLimiterError):

@@ -16,15 +16,18 @@ from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import charging_for
 from adaptive_rate_limiter.core.quota import REQUESTS, TOKENS
 from adaptive_rate_limiter.exceptions import CapacityExceededError, ConfigurationError
+from adaptive_rate_limiter.headroom import keep_headroom
 from adaptive_rate_limiter.options import (
     amount,
     call_from,
     check_concurrency,
+    check_headroom,
     check_weights,
     quotas_by_model,
     seconds,
     unknown_argument,
 )
+from adaptive_rate_limiter.providers import parse_response
 from adaptive_rate_limiter.report import (
     Forecast,
     LimiterSnapshot,
@@ -35,16 +38,19 @@ from adaptive_rate_limiter.report import (
 from adaptive_rate_limiter.reservation import Reservation, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from typing_extensions import Unpack
 
+    from adaptive_rate_limiter.core.queue import Call
     from adaptive_rate_limiter.options import CallOptions
+    from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo
 
 __all__ = ["Limiter"]
 
 ARGUMENTS = (
     "backend", "namespace", "quotas", "max_wait", "max_pause", "max_concurrency", "weights", "clock",
+    "headroom", "parse",
 )  # fmt: skip
 MOST_ROUTES = 10_000  # of the lookups kept at hand; beyond, each takes a microsecond longer
 
@@ -61,6 +67,8 @@ class Limiter:
     `max_pause`: a bucket in which nothing at all can be sent for longer refuses its calls at once.
     `max_concurrency`: calls in flight per bucket. `weights`: shares of tenants, 1 unless given.
     `namespace`: limiters that share a backend and a namespace share buckets.
+    `headroom`: the part of each limit that headers tell which is left to others, 0 unless given.
+    `parse`: reads responses, with the signature of `providers.parse_response`, which it is unless given.
 
     Raises ConfigurationError naming the argument and its value.
     """
@@ -76,6 +84,8 @@ class Limiter:
         max_concurrency: int | None = None,
         weights: Mapping[str, float] | None = None,
         clock: Clock | None = None,
+        headroom: float = 0.0,
+        parse: Callable[..., RateLimitInfo] = parse_response,
         **unknown: object,
     ) -> None:
         if unknown:
@@ -88,12 +98,16 @@ class Limiter:
         self.max_wait = None if max_wait is None else seconds("max_wait", max_wait)
         self.max_pause = seconds("max_pause", max_pause)
         self.clock: Clock = clock or SystemClock()
+        self.parse = parse
         self._backend = backend or MemoryBackend()
         self._prefix = namespace.replace("%", "%25").replace("/", "%2F") + "/"
         self._key = hashlib.blake2b(namespace.encode(errors="replace")).digest()
         self._max_concurrency = check_concurrency(max_concurrency)
         self._weights = check_weights(weights)
+        self._share = 1.0 - check_headroom(headroom)
+        self.learn = Bucket.observe if self._share == 1.0 else self._learn
         self._quotas, self._quotas_of = quotas_by_model(quotas)
+        self._origins: dict[tuple[str, int], tuple[str, str]] = {}  # (URL, hash of the credential) -> origin
         self._at_hand: dict[Hashable, LockedBucket] = {}  # (model, route) -> where its last call went
 
     # Acquire
@@ -148,6 +162,32 @@ class Limiter:
     def largest(self, model: str | None = None, unit: str = TOKENS) -> float:
         """The most of `unit` that one call of `model` may take under the limits known now; inf if none is."""
         return self._bucket_for((model, None)).look(lambda core, _now: core.largest(unit))
+
+    def tell(self, model: str | None, quotas: Iterable[QuotaReading]) -> None:
+        """Limits of `model` that came to be known otherwise than by a response to one of its calls."""
+        self._bucket_for((model, None)).step(self._tell, tuple(quotas))
+
+    def _tell(self, bucket: Bucket, quotas: tuple[QuotaReading, ...], now: float) -> None:
+        ledger = bucket.ledger
+        hold = ledger.reserve({}, now)  # a reading belongs to a place in the order of sends
+        ledger.read(quotas, hold, now)
+        ledger.cancel(hold, now)
+        if ledger.gauges and not bucket.discovery.found:
+            bucket.untold = False
+        bucket.wake_at = now
+        if self._share < 1.0:
+            keep_headroom(bucket, self._share, now)
+
+    def go_direct(self, reservation: Reservation) -> None:
+        """A reply came: if it told no limit, hold back nothing of its bucket until something is refused."""
+        bucket = reservation.bucket.bucket
+        if bucket.untold and not bucket.discovery.found:
+            reservation.bucket.step(_go_direct)
+
+    def _learn(self, bucket: Bucket, call: Call, info: RateLimitInfo, now: float) -> None:
+        bucket.observe(call, info, now)
+        if info.quotas:
+            keep_headroom(bucket, self._share, now)
 
     def readmit(self, reservation: Reservation) -> None:
         """Admit another attempt of the same call; it keeps its place by age."""
@@ -222,7 +262,12 @@ class Limiter:
         The first request of a model decides where its bucket belongs; one to another host or with another
         key moves to the bucket of that. True if it moved, and has to be admitted there.
         """
-        origin = (urlsplit(url).netloc.rpartition("@")[2].lower(), self._hashed(credential))
+        seen = (url, hash(credential))  # no credential stays in here
+        origin = self._origins.get(seen)
+        if origin is None:
+            origin = (urlsplit(url).netloc.rpartition("@")[2].lower(), self._hashed(credential))
+            if len(self._origins) < MOST_ROUTES:
+                self._origins[seen] = origin
         old = reservation.bucket
         if old.origin is None:
             old.belong(origin, charging_for(url))
@@ -280,3 +325,8 @@ class Limiter:
     def _mine(self, model: str | None = None) -> list[LockedBucket]:
         mine = self._backend.buckets(self._prefix)
         return mine if model is None else [bucket for bucket in mine if bucket.model == model]
+
+
+def _go_direct(bucket: Bucket, now: float) -> None:
+    bucket.untold = False
+    bucket.wake_at = now

@@ -164,6 +164,13 @@ def check_concurrency(most: Any) -> int | None:
     return most
 
 
+def check_headroom(part: Any) -> float:
+    """The part of a limit that is left to others."""
+    if isinstance(part, bool) or not isinstance(part, Real) or not 0 <= float(part) < 1:
+        raise ConfigurationError(f"headroom must be a number from 0 to below 1, got {part!r}")
+    return float(part)
+
+
 def quotas_by_model(quotas: Any) -> tuple[tuple[Quota, ...], dict[str, tuple[Quota, ...]]]:
     """Quotas of every model, and of models by name."""
     if isinstance(quotas, Mapping) and quotas and all(_is_quotas(value) for value in quotas.values()):

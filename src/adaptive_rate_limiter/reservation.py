@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
 from adaptive_rate_limiter.core.ledger import HoldState
-from adaptive_rate_limiter.providers import parse_response
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -42,8 +42,8 @@ class Reservation:
     """
 
     __slots__ = (
-        "_limiter", "_token", "bucket", "call", "closed", "key", "refusal", "reply", "sends", "wait_reason",
-        "waited",
+        "_limiter", "_token", "bucket", "call", "closed", "key", "refusal", "reply", "sends", "url",
+        "wait_reason", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,7 @@ class Reservation:
         self.wait_reason: str | None = None
         self.refusal: Refusal | None = None
         self.sends = 0
+        self.url: str | None = None  # that it was last sent to
         self.reply: Any = None  # the HTTP layer's last response, with `usage()`
         self.closed = False
         self._token: Any = None
@@ -78,12 +79,22 @@ class Reservation:
 
         Before or after the end, but not of a call that was cancelled: that one has no response.
         """
-        info = parse_response(headers, body, status_code, url=url, model=self.model)
+        limiter = self._limiter
+        info = limiter.parse(headers, body, status_code, url=url, model=self.model)
         hold = self.call.hold
         if hold is not None and hold.state is not HoldState.CANCELLED:
             self.refusal = info.refusal
-            self.bucket.step(Bucket.observe, self.call, info)
+            self.bucket.step(limiter.learn, self.call, info)
         return info
+
+    def pass_unread(self) -> bool:
+        """Note a success without reading it, if nothing is near its limit and one was read just now; else False."""
+        bucket = self.bucket
+        if self._limiter.clock.now() >= bucket.bucket.unread_until:
+            return False
+        self.refusal = None
+        bucket.step(Bucket.pass_unread, self.call)
+        return True
 
     # The two ends
 
@@ -139,7 +150,7 @@ class Reservation:
         hold = self.call.hold
         if moved or self.sends > 1 or hold is None or hold.state is not HoldState.RESERVED:
             return True
-        self._begin()
+        self.begin()
         return False
 
     def never_sent(self) -> None:
@@ -157,14 +168,15 @@ class Reservation:
     def readmit(self) -> None:
         """Wait for admission again: a retry is an attempt like any other."""
         self._limiter.readmit(self)
-        self._begin()
+        self.begin()
 
     async def areadmit(self) -> None:
         """`readmit` for coroutines."""
         await self._limiter.areadmit(self)
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """It is sent now, which may be some time after it was admitted."""
         self.bucket.bucket.begin(self.call, self._limiter.clock.now())
 
     def __enter__(self) -> Self:
@@ -190,14 +202,19 @@ class Reservation:
     ) -> None:
         self.__exit__(kind, error, trace)
 
-    def abandon(self) -> None:
-        """`lapse` for a garbage collector's callback: takes no lock."""
+    def abandon(self, usage: Mapping[str, float] | None = None) -> None:
+        """`lapse`, or `settle(**usage)`, for a garbage collector's callback: takes no lock."""
         if self.closed:
             return
         hold = self.call.hold
-        if self.call.in_line or (hold is not None and hold.state is HoldState.RESERVED):
+        if usage and hold is not None and hold.state is HoldState.RESERVED:
+            self._limiter.clock.call_at(-inf, partial(self._settle, usage))
+        elif self.call.in_line or (hold is not None and hold.state is HoldState.RESERVED):
             self.closed = True
             self.bucket.abandon(self.call)
+
+    def _settle(self, usage: Mapping[str, float]) -> None:
+        self.settle(**usage)
 
     def __del__(self) -> None:
         self.abandon()

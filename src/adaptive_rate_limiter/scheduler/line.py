@@ -1,0 +1,115 @@
+"""Those who wait for their turn, of one scheduler in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from adaptive_rate_limiter.exceptions import QueueOverflowError
+from adaptive_rate_limiter.scheduler.interrupt import Interruptible
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["Line", "Place", "Slots"]
+
+
+class Line:
+    """Everybody who waits, by bucket, the oldest first. It bounds their number; who is next, the bucket decides."""
+
+    def __init__(self, most: int, *, drops: bool) -> None:
+        self._most = most
+        self._drops = drops
+        self._places: dict[str, dict[Place, None]] = {}
+
+    def join(self, bucket_id: str, *, bounded: bool = True) -> Place:
+        """A place for the time of a `with` block. Who was in before, as for another attempt, is let in again.
+
+        Raises QueueOverflowError if the line is full and nobody is dropped from it.
+        """
+        places = self._places.get(bucket_id)
+        if bounded and places and len(places) >= self._most:
+            full = f"{len(places)} requests wait for {bucket_id}, and max_queue_size is {self._most}"
+            if not self._drops:
+                raise QueueOverflowError(full, bucket_id)
+            oldest = next(iter(places))
+            del places[oldest]
+            oldest.interrupt(QueueOverflowError(f"Dropped for a newer request: {full}", bucket_id))
+        return Place(self, bucket_id)
+
+    def enter(self, place: Place) -> None:
+        self._places.setdefault(place.bucket_id, {})[place] = None
+
+    def leave(self, place: Place) -> None:
+        places = self._places.get(place.bucket_id)
+        if places is not None:
+            places.pop(place, None)
+            if not places:
+                del self._places[place.bucket_id]
+
+    def send_away(self, error: BaseException) -> None:
+        """Nobody will be served any more."""
+        for places in list(self._places.values()):
+            for place in list(places):
+                place.interrupt(error)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._places.values()))
+
+
+class Place(Interruptible):
+    """One request's place in the line."""
+
+    __slots__ = ("bucket_id", "line")
+
+    def __init__(self, line: Line, bucket_id: str) -> None:
+        self.line = line
+        self.bucket_id = bucket_id
+
+    def __enter__(self) -> Self:
+        self.line.enter(self)
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.line.leave(self)
+        super().__exit__(kind, error, trace)
+
+
+class Slots:
+    """So many requests at once, open streams included, in the order in which they were admitted.
+
+    Where there is one bucket, its own bound on calls in flight is met first, and nobody waits here.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.free = most
+        self._line: deque[asyncio.Future[None]] = deque()
+
+    def try_take(self) -> bool:
+        if self.free > 0:
+            self.free -= 1
+            return True
+        return False
+
+    async def take(self) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.give()  # it was ours already
+            raise
+
+    def give(self) -> None:
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1
