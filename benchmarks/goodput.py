@@ -1,6 +1,7 @@
 """One batch through a LangChain chat model against an emulated provider: `python -m benchmarks.goodput CELL`.
 
-Prints one line of JSON. Client and provider run in one process of their own, over real HTTP on loopback.
+Prints one line of JSON. Client and provider talk HTTP on loopback, each in a process of its own: a provider does not
+share its client's processor.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ import argparse
 import asyncio
 import json
 import math
+import multiprocessing
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
 
@@ -18,30 +23,64 @@ from adaptive_rate_limiter.testing import ProviderEmulator
 from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
 LATENCY = (0.2, 0.6)
-CONNECTIONS = 1000
 
 
-def model_for(provider: str, emulator: ProviderEmulator, limiter: BaseRateLimiter | None) -> Any:
+class Provider(NamedTuple):
+    """An emulator in another process."""
+
+    base_url: str
+    pipe: Connection
+
+    def outcome(self) -> tuple[Any, float]:
+        """Its counts, and T* for what it admitted."""
+        self.pipe.send("outcome")
+        return self.pipe.recv()
+
+
+@contextmanager
+def served(provider: str, change: list[list[float]], **settings: Any) -> Iterator[Provider]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, provider, change, settings), daemon=True)
+    process.start()
+    try:
+        yield Provider(ours.recv(), ours)
+    finally:
+        ours.close()  # it ends when nobody asks any more
+        process.join()
+
+
+def _serve(pipe: Connection, provider: str, change: list[list[float]], settings: dict[str, Any]) -> None:
+    with ProviderEmulator(provider, **settings) as emulator:
+        for at, limit in change:
+            emulator.schedule(at=at, requests_per_minute=limit)
+        pipe.send(emulator.base_url)
+        try:
+            while pipe.recv():
+                pipe.send((emulator.stats(), emulator.lower_bound()))
+        except EOFError:
+            pass
+
+
+def model_for(provider: str, base_url: str, limiter: BaseRateLimiter | None) -> Any:
     """The chat model of the provider's own SDK, with its defaults."""
     if provider == "anthropic":
         from langchain_anthropic import ChatAnthropic
 
         return ChatAnthropic(
-            model="claude-sonnet-4-5", api_key="none", base_url=emulator.base_url, rate_limiter=limiter,
+            model="claude-sonnet-4-5", api_key="none", base_url=base_url, rate_limiter=limiter,
             max_tokens=32,
         )  # fmt: skip
     if provider == "azure":
         from langchain_openai import AzureChatOpenAI
 
         return AzureChatOpenAI(
-            azure_endpoint=emulator.base_url, azure_deployment="gpt-4o", api_version="2024-10-21",
+            azure_endpoint=base_url, azure_deployment="gpt-4o", api_version="2024-10-21",
             api_key="none", rate_limiter=limiter, max_tokens=32,
         )  # fmt: skip
     from langchain_openai import ChatOpenAI
 
-    return ChatOpenAI(
-        model="gpt-4o", api_key="none", base_url=emulator.base_url, rate_limiter=limiter, max_tokens=32
-    )
+    return ChatOpenAI(model="gpt-4o", api_key="none", base_url=base_url, rate_limiter=limiter, max_tokens=32)
 
 
 def limiter_for(client: str, requests_per_minute: float) -> BaseRateLimiter | None:
@@ -67,20 +106,19 @@ async def run(cell: argparse.Namespace) -> dict[str, Any]:
     settings: dict[str, Any] = {"algorithm": cell.algorithm, "latency": LATENCY, "strangers": cell.strangers}
     if cell.tokens_per_minute:
         settings["tokens_per_minute"] = cell.tokens_per_minute
-    with ProviderEmulator(cell.provider, latency=0.0) as warm:  # imports and first-use costs are nobody's
-        await model_for(cell.provider, warm, None).abatch(prompts("plain", 20))
-    with ProviderEmulator(
-        cell.provider, requests_per_minute=cell.requests_per_minute, **settings
-    ) as emulator:
-        for at, limit in cell.change:
-            emulator.schedule(at=at, requests_per_minute=limit)
-        model = model_for(cell.provider, emulator, limiter_for(cell.client, cell.requests_per_minute))
+    with served(cell.provider, [], latency=0.0) as warm:  # imports and first-use costs are nobody's
+        await model_for(cell.provider, warm.base_url, None).abatch(prompts("plain", 20))
+    settings["requests_per_minute"] = cell.requests_per_minute
+    with served(cell.provider, cell.change, **settings) as provider:
+        model = model_for(
+            cell.provider, provider.base_url, limiter_for(cell.client, cell.requests_per_minute)
+        )
         started = time.monotonic()
         replies = await model.abatch(prompts(cell.prompts, cell.calls), return_exceptions=True)
         seconds = time.monotonic() - started
-        stats = emulator.stats()
+        stats, needed = provider.outcome()
         lost = sum(isinstance(reply, BaseException) for reply in replies)
-        bound = lower_bound(cell) or emulator.lower_bound()
+        bound = lower_bound(cell) or needed
         return {
             "provider": cell.provider, "algorithm": cell.algorithm, "client": cell.client, "seconds": seconds,
             "bound": bound, "ratio": seconds / bound if bound and not lost else None, "refused": stats.refused,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 
 import httpx
 from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
@@ -14,7 +16,8 @@ from langchain_openai import ChatOpenAI
 from adaptive_rate_limiter import Limiter
 from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
-ROUNDS, CALLS = 15, 40
+ROUNDS, CALLS = 16, 60
+CLIENTS = ("none", "in-memory", "adaptive")
 
 REPLY = json.dumps(
     {
@@ -45,29 +48,55 @@ def _model(limiter: BaseRateLimiter | None) -> ChatOpenAI:
     return ChatOpenAI(model="gpt-4o", api_key="none", http_client=client, rate_limiter=limiter, max_retries=0)
 
 
+def _limiter(client: str) -> BaseRateLimiter | None:
+    if client == "adaptive":
+        return AdaptiveLimiter(Limiter())
+    if client == "in-memory":
+        return InMemoryRateLimiter(requests_per_second=1e9, max_bucket_size=1e9)
+    return None
+
+
+def serve(client: str) -> None:
+    """For every line that comes in, the microseconds of one call: the median of CALLS, in CPU time."""
+    model = _model(_limiter(client))
+    for _ in sys.stdin:
+        taken = []
+        for _ in range(CALLS):
+            started = time.thread_time()
+            model.invoke("Hello")
+            taken.append(time.thread_time() - started)
+        print(statistics.median(taken) * 1e6, flush=True)
+
+
 def measure() -> dict[str, float]:
-    """Median microseconds of one call, per limiter; the rounds are interleaved, since machines are noisy."""
-    models = {
-        "none": _model(None),
-        "in-memory": _model(InMemoryRateLimiter(requests_per_second=1e9, max_bucket_size=1e9)),
-        "adaptive": _model(AdaptiveLimiter(Limiter())),
-    }
-    rounds: dict[str, list[float]] = {name: [] for name in models}
-    for model in models.values():
-        _time(lambda model=model: model.invoke("Hello"))
-    for _ in range(ROUNDS):
-        for name, model in models.items():
-            rounds[name].append(_time(lambda model=model: model.invoke("Hello")))
-    return {name: statistics.median(times) for name, times in rounds.items()}
+    """Microseconds of one call, per limiter: the median of rounds.
+
+    Each has a process of its own, since an AdaptiveLimiter watches all of its process, and the processes take turns,
+    since machines are noisy.
+    """
+    command = [sys.executable, "-m", "benchmarks.invoke"]
+    with ExitStack() as stack:
+        workers = {
+            client: stack.enter_context(
+                subprocess.Popen([*command, client], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for client in CLIENTS
+        }
+        rounds = [{client: _round(worker) for client, worker in workers.items()} for _ in range(ROUNDS)]
+        for worker in workers.values():
+            worker.stdin.close()
+    return {client: statistics.median(one[client] for one in rounds[1:]) for client in CLIENTS}
 
 
-def _time(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    for _ in range(CALLS):
-        call()
-    return (time.perf_counter() - started) / CALLS * 1e6
+def _round(worker: subprocess.Popen[str]) -> float:
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    return float(worker.stdout.readline())
 
 
 if __name__ == "__main__":
-    for name, microseconds in measure().items():
-        print(f"{name:10s} {microseconds:8.1f} us")
+    if sys.argv[1:]:
+        serve(sys.argv[1])
+    else:
+        for name, microseconds in measure().items():
+            print(f"{name:10s} {microseconds:8.1f} us")
