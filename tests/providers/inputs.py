@@ -77,6 +77,8 @@ TIMES = st.one_of(
         "Fri, 31 Dec 9999 23:59:59 -9999", "Tuesday, 18-Mar-25 10:39:14 GMT", "Tue Mar 18 10:39:14 2025", "soon",
     ]),
 )  # fmt: skip
+# Beyond a float, and as many digits as JSON may have.
+LARGE = st.builds(lambda sign, digits: sign * 10**digits, st.sampled_from([-1, 1]), st.integers(0, 4000))
 VALUES = st.one_of(
     COUNTS,
     TIMES,
@@ -87,7 +89,7 @@ VALUES = st.one_of(
     st.text(string.digits + ".:,;-TZhms =\"'", max_size=60),
     st.binary(max_size=40),
     st.integers(),
-    st.integers(0, 5000).map(lambda digits: 10**digits),
+    LARGE,
     st.floats(),
     st.none(),
     st.lists(st.one_of(COUNTS, st.text(max_size=8)), max_size=4),
@@ -114,7 +116,6 @@ KEYS = st.sampled_from([
     "error", "message", "code", "type", "status", "details", "metadata", "headers", "retry_after", "retryDelay", "resets_at", "quotaId",
     "quotaValue", "raw", "detail", "retry_after_ms", "reset_in_seconds", "seconds", "errors", "status_code",
 ])  # fmt: skip
-LARGE = st.builds(lambda sign, digits: sign * 10**digits, st.sampled_from([-1, 1]), st.integers(0, 4000))
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), LARGE, st.floats(), TEXTS, TIMES)
 TREES = st.recursive(
     LEAVES,
