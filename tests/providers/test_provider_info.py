@@ -1,5 +1,6 @@
 """The seed's flat fields, the kinds of headers that are taken, and the cost of a reply."""
 
+import pickle
 import time
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import httpx
 import pytest
 
 from adaptive_rate_limiter.providers import parse_response
+from adaptive_rate_limiter.types import QuotaReading
 
 HEADERS = {
     "x-ratelimit-limit-requests": "500",
@@ -81,6 +83,21 @@ def test_a_status_may_be_written_in_any_way(status):
 @pytest.mark.parametrize("status", [None, "", "x", float("nan"), float("inf"), -1, 10**9, object(), []])
 def test_a_status_that_is_none_is_no_refusal(status):
     assert parse_response(None, None, status).refusal is None
+
+
+def test_a_reading_is_a_value():
+    reading = QuotaReading("tokens", limit=9.0, window=60.0)
+    assert reading == QuotaReading(
+        unit="tokens", limit=9.0, remaining=None, reset_after=None, window=60.0, scope=None
+    )
+    assert hash(reading) == hash(QuotaReading("tokens", 9.0, None, None, 60.0))
+    assert (
+        repr(reading)
+        == "QuotaReading(unit='tokens', limit=9.0, remaining=None, reset_after=None, window=60.0, scope=None)"
+    )
+    assert pickle.loads(pickle.dumps(reading)) == reading
+    with pytest.raises(AttributeError):
+        reading.limit = 8.0
 
 
 def test_a_success_costs_microseconds():

@@ -23,7 +23,6 @@ _MAX_LIMITS = 64
 _MOST_LAYOUTS = 256
 _MOST_NAMES = 64
 
-
 _NAME = itemgetter(0)
 _COUNTS = ("limit", "remaining", "used")
 
@@ -112,9 +111,9 @@ _LAYOUTS = _Layouts()
 
 def _laid_out(names: tuple[bytes, ...]) -> Layout:
     meant = [(meaning, at) for at, name in enumerate(names) if (meaning := meaning_of(name)) is not None]
-    limits: dict[tuple[Any, ...], list[tuple[Meaning, int]]] = {}
+    limits: dict[tuple[str, str, float | None, str | None], list[tuple[Meaning, int]]] = {}
     for meaning, at in meant:
-        if meaning.role == "quota":
+        if meaning.key is not None:
             limits.setdefault(meaning.key, []).append((meaning, at))
     dates = [at for meaning, at in meant if meaning.role == "date"]
     marks = {meaning.name for meaning, _ in meant}

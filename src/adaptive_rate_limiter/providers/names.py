@@ -29,12 +29,7 @@ class Meaning:
     window: float | None = None
     fixed: bool = False  # the window is told, not assumed
     scope: str | None = None
-    key: tuple[str, str, float | None, str | None] = (
-        "",
-        "",
-        None,
-        None,
-    )  # the same for all headers of one limit
+    key: tuple[str, str, float | None, str | None] | None = None  # the same for all headers of one limit
 
 
 def meaning_of(raw: bytes) -> Meaning | None:

@@ -125,7 +125,9 @@ def readings_of(slots: list[Slot], dialect: Dialect, *, refused: bool) -> list[Q
     for slot in slots:
         if windows and not slot.fixed:
             _apply_windows(slot, windows)
-        if not slot.limit or slot.remaining is None or slot.limit in _NO_LIMIT:
+        if (
+            not slot.limit or slot.remaining is None or slot.limit in _NO_LIMIT
+        ):  # else there is nothing to drop
             slot.drop_sentinels(refused=refused)
         if slot.bare:
             bare.append(slot)
