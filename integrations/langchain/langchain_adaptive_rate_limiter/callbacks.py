@@ -104,10 +104,8 @@ class ModelHandler(BaseCallbackHandler):
 
 
 def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no event loop in this thread
-        return None
+    loop = asyncio._get_running_loop()  # noqa: SLF001 - documented, and it does not raise where there is none
+    return None if loop is None else asyncio.current_task(loop)
 
 
 class RunObserver(ModelHandler):
