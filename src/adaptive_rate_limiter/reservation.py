@@ -254,6 +254,8 @@ class Wait:
 
 def _known(amount: Any) -> float | None:
     """Usage comes from a provider's response, which may hold anything."""
+    if type(amount) is int:
+        return amount if amount >= 0 else None
     try:
         return amount if amount is not None and 0 <= amount < inf else None
     except TypeError:

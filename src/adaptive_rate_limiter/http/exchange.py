@@ -57,7 +57,8 @@ def reservation_for(request: Any) -> Reservation | None:
 
 def begin(reservation: Reservation, request: Any) -> bool:
     """True if this attempt has to be admitted before it is sent."""
-    return reservation.begin_send(str(request.url), _credential_of(request))
+    reservation.url = str(request.url)
+    return reservation.begin_send(reservation.url, _credential_of(request))
 
 
 def last_refusal(reservation: Reservation) -> Any:
@@ -74,9 +75,11 @@ def last_refusal(reservation: Reservation) -> Any:
 
 def answered(reservation: Reservation, request: Any, response: Any) -> None:
     """Learn from a response; that of an error has been read."""
-    body = _body_of(response) if response.status_code >= FIRST_ERROR else None
     reservation.reply = Reply(request, response)
-    reservation.observe(response.status_code, response.headers, body, url=str(request.url))
+    if response.status_code < FIRST_ERROR and reservation.pass_unread():
+        return
+    body = _body_of(response) if response.status_code >= FIRST_ERROR else None
+    reservation.observe(response.status_code, response.headers, body, url=reservation.url)
     if reservation.refusal is not None and not reservation.may_try_again:
         # OpenAI's and Anthropic's SDKs obey this header: they raise their own error instead of trying again.
         response.headers["x-should-retry"] = "false"
@@ -90,7 +93,10 @@ def failed(reservation: Reservation, error: BaseException) -> None:
 
 def _credential_of(request: Any) -> str | None:
     headers = request.headers
-    return next((value for name in CREDENTIALS if (value := headers.get(name))), None)
+    for name in CREDENTIALS:
+        if value := headers.get(name):
+            return str(value)
+    return None
 
 
 def _body_of(response: Any) -> Any:
