@@ -73,8 +73,9 @@ class Slot:
             seconds = seconds_until(piece, clock)
             if seconds is not None:
                 self.reset = seconds
-                self.refill = piece[-1:] == "s"
-                self.bare = not self.refill and _is_bare(piece)
+                last = piece[-1:]
+                self.refill = last == "s"
+                self.bare = not last.isalpha() and _is_bare(piece)
                 return
 
     def drop_sentinels(self, *, refused: bool) -> None:
@@ -90,7 +91,7 @@ class Slot:
 
 
 def _is_bare(text: str) -> bool:
-    value = None if text[-1:].isalpha() else number(text)
+    value = number(text)
     return value is not None and value < _BARE_CEILING
 
 

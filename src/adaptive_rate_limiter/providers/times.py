@@ -191,7 +191,7 @@ def seconds_until(text: str, clock: Clock, zone: float | None = 0.0) -> float | 
             except ValueError:
                 return None
             return length if length <= LONGEST else None
-    elif last == "Z" and text[10:11] == "T":
+    elif last == "Z" and ":" in text:
         moment = _iso(text[:-1])
         if moment is not None:
             return clock.until(moment)
