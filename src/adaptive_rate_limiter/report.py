@@ -80,7 +80,7 @@ def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
         waiting=bucket.queue.count,
         in_flight=bucket.concurrency.in_flight,
         admitted=bucket.account.admitted,
-        refused=bucket.account.refused,
+        refused=bucket.tally.refused,
         paused_for=max(0.0, bucket.pause.until - now),
         eta=line_eta(bucket, now) - now if bucket.queue.count else 0.0,
         limits=tuple(limits),

@@ -175,9 +175,13 @@ class Reservation:
         await self._limiter.areadmit(self)
         self.begin()
 
-    def begin(self) -> None:
-        """It is sent now, which may be some time after it was admitted."""
-        self.bucket.bucket.begin(self.call, self._limiter.clock.now())
+    def begin(self, *, written: bool = False) -> None:
+        """It is sent now, which may be some time after it was admitted; or it was just `written` to the wire."""
+        self.bucket.bucket.begin(self.call, self._limiter.clock.now(), written=written)
+
+    @property
+    def times_matter(self) -> bool:
+        return self.bucket.bucket.times_matter(self._limiter.clock.now())
 
     def __enter__(self) -> Self:
         self._token = current_reservation.set(self)

@@ -96,8 +96,10 @@ def run(
     bucket: Bucket | None = None,
     arrivals: Callable[[int], float] = lambda index: 0.0,
     overhead: float = 0.0015,
+    written: bool = True,
 ) -> Outcome:
-    """Submit `costs`; the run ends with the last reply. `overhead` is the client's time to send one request."""
+    """Submit `costs`; the run ends with the last reply. `overhead` is the client's time to send one request;
+    whether it is told when one is `written` is another matter."""
     rng = random.Random(seed)
     bucket = bucket or Bucket("simulated", (), 0.0)
     events: list = []
@@ -147,7 +149,7 @@ def run(
             submit(payload[0], payload[1], now)
             continue
         if what == "begin":
-            bucket.begin(payload[0], now)
+            bucket.begin(payload[0], now, written=written)
             continue
         if what == "arrive":
             call, left = payload

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
@@ -13,6 +12,7 @@ from weakref import WeakSet
 from adaptive_rate_limiter.backends.progress import Progress
 from adaptive_rate_limiter.backends.waking import wake
 from adaptive_rate_limiter.core.queue import FairQueue
+from adaptive_rate_limiter.observability.events import is_wanted, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LockedBucket"]
 
-logger = logging.getLogger(__name__)
-
 Result = TypeVar("Result")
 
 SOONEST = 0.001  # seconds to the next timer at the least: above 1,000 calls a second several go at once
 
 
 class LockedBucket:
-    """Every step on the bucket is one short critical section; whoever may go is woken after it.
+    """Every step on the bucket is one short critical section; whoever may go is woken after it, and what is
+    worth a line is said then.
 
     The garbage collector may end a reservation anywhere, even within a step of the same thread. Hence the
     lock can be taken again by its owner, and what arrives then is put off until the step is done.
@@ -50,6 +49,7 @@ class LockedBucket:
         self._timer: Timer | None = None
         self._timer_at = math.inf
         self._progress = Progress()
+        self._events = bucket.tally.events
         with _listing:
             _all.add(self)
 
@@ -58,48 +58,67 @@ class LockedBucket:
 
         Raises CapacityExceededError if it can never go, or not in time.
         """
-        with self._lock:
-            self._inside = True
-            try:
-                now = self.clock.now()
-                if self._put_off:
-                    self._catch_up(now)
-                self.bucket.submit(call, now)
-                if call.hold is not None:
-                    return True
-                call.wake = waker()
-                done = self._dispatch(now) if self.bucket.wake_at <= now else []
-                news = self._news(now)
-            finally:
-                self._inside = False
-        self._tell(done, news)
-        return False
+        done: list[Call] | None = None
+        try:
+            with self._lock:
+                self._inside = True
+                try:
+                    now = self.clock.now()
+                    if self._put_off:
+                        self._catch_up(now)
+                    self.bucket.submit(call, now)
+                    if call.hold is None:
+                        call.wake = waker()
+                        done = self._dispatch(now) if self.bucket.wake_at <= now else []
+                        self._report(now)
+                finally:
+                    self._inside = False
+        finally:
+            if done:
+                self._wake(done)
+            if self._events.pending:
+                self._publish()
+        return done is None
 
     def step(self, action: Callable[..., Result], *given: Any) -> Result:
         """Do `action(bucket, *given, now)`, and let go whoever may go after it."""
-        with self._lock:
-            if self._inside:
-                self._later(action, given)
-                return cast("Result", True)  # only ends come from there, and it is as good as ended
-            self._inside = True
-            try:
-                now = self.clock.now()
-                if self._put_off:
-                    self._catch_up(now)
-                result = action(self.bucket, *given, now)
-                core = self.bucket
-                if core.wake_at > now if core.queue.count else core.wait is None:
-                    return result  # nobody waits, or nothing has changed for those who do
-                done, news = self._dispatch(now), self._news(now)
-            finally:
-                self._inside = False
-        self._tell(done, news)
+        done: list[Call] | None = None
+        try:
+            with self._lock:
+                if self._inside:
+                    self._later(action, given)
+                    return cast("Result", True)  # only ends come from there, and it is as good as ended
+                self._inside = True
+                try:
+                    now = self.clock.now()
+                    if self._put_off:
+                        self._catch_up(now)
+                    result = action(self.bucket, *given, now)
+                    core = self.bucket
+                    # else nobody waits, or nothing has changed for those who do
+                    if core.wake_at <= now if core.queue.count else core.wait is not None:
+                        done = self._dispatch(now)
+                        self._report(now)
+                finally:
+                    self._inside = False
+        finally:
+            if done:
+                self._wake(done)
+            if self._events.pending:
+                self._publish()
         return result
 
     def look(self, view: Callable[[Bucket, float], Result]) -> Result:
         """Read the bucket without letting anyone go."""
         with self._lock:
-            return view(self.bucket, self.clock.now())
+            self._inside = True  # nor does the collector change anything meanwhile
+            try:
+                seen = view(self.bucket, self.clock.now())
+            finally:
+                self._inside = False
+        if self._events.pending:  # of a step that another thread ended while this one looked
+            self._publish()
+        return seen
 
     def belong(self, origin: tuple[str, str], charging: Charging) -> None:
         """The first request decides whose bucket this is."""
@@ -147,15 +166,25 @@ class LockedBucket:
             self._timer_at = wake_at
         return done
 
-    def _news(self, now: float) -> str | None:
-        return self._progress.news(self.bucket, now) if logger.isEnabledFor(logging.INFO) else None
+    def _report(self, now: float) -> None:
+        if is_wanted("waiting"):
+            self._progress.report(self.bucket, now)
 
-    def _tell(self, done: list[Call], news: str | None) -> None:
-        if news is not None:
-            logger.info("%s", news)
-        if done:
-            for call in wake(done):
-                self.leave(call)
+    def _wake(self, done: list[Call]) -> None:
+        for call in wake(done):
+            self.leave(call)
+
+    def _publish(self) -> None:
+        """Hand out what there is to say. Within a step, or while others are in one, it is left to its end."""
+        if self._inside:
+            return
+        with self._lock:
+            self._inside = True
+            try:
+                events = self._events.take()
+            finally:
+                self._inside = False
+        publish(events)
 
     # A forked child
 
@@ -172,6 +201,7 @@ class LockedBucket:
         self.bucket.queue.weights = weights
         for hold in self.bucket.ledger.recent:
             self.bucket.ledger.lapse(hold)
+        self.bucket.tally.forget_calls(self.bucket.concurrency.in_flight)
         self.bucket.concurrency.in_flight = 0
         self._timer, self._timer_at = None, math.inf
         self._put_off.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.core.account import cause_of
 from adaptive_rate_limiter.report import duration, line_eta
 
 if TYPE_CHECKING:
@@ -26,17 +27,18 @@ class Progress:
         self.count = 1  # say something when so many wait,
         self.at = math.inf  # or at this time
 
-    def news(self, bucket: Bucket, now: float) -> str | None:
-        """One sentence if it is time for one."""
+    def report(self, bucket: Bucket, now: float) -> None:
+        """One sentence, as an event, if it is time for one."""
         waiting = bucket.queue.count
         if not waiting:
             self.count, self.at = 1, math.inf
         if not waiting or (waiting < self.count and now < self.at):
-            return None
+            return
         self.count, self.at = max(self.count, GROWTH * waiting), now + EVERY
         left = line_eta(bucket, now) - now
         if left <= LONG_LINE:
-            return None
+            return
         limit = bucket.wait.limit if bucket.wait is not None else "the limit"
         calls = "1 call waits" if waiting == 1 else f"{waiting:,} calls wait"
-        return f"{bucket.bucket_id}: {calls} for {limit}; the last goes in about {duration(left)}"
+        text = f"{calls} for {limit}; the last goes in about {duration(left)}"
+        bucket.tally.events.say("waiting", text, now, waiting=waiting, limit=cause_of(limit), seconds=left)

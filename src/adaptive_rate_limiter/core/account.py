@@ -16,7 +16,6 @@ from adaptive_rate_limiter.core.levels import BucketLevel
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.gauge import Gauge
-    from adaptive_rate_limiter.types import RefusalKind
 
 NOBODY = "empty queue"
 
@@ -50,10 +49,15 @@ class AccountReport:
         return "; ".join(parts)
 
 
+def cause_of(reason: str) -> str:
+    """A reason to wait without its figures ("retry-after of 1.4 s"): there are few of these."""
+    return reason.partition(" of ")[0]
+
+
 class Account:
     """Adds up, for one bucket, what the line waited for and what each limit lost meanwhile."""
 
-    __slots__ = ("admitted", "at", "last", "lost", "reason", "refusals", "seen", "started_at", "waited")
+    __slots__ = ("admitted", "at", "last", "lost", "reason", "seen", "started_at", "waited")
 
     def __init__(self) -> None:
         self.started_at: float | None = None
@@ -63,7 +67,6 @@ class Account:
         self.lost: dict[str, dict[str, float]] = {}  # unit -> cause -> units that overflowed
         self.seen: dict[int, float] = {}  # gauge -> its overflow when it was last looked at
         self.admitted = 0
-        self.refusals: dict[RefusalKind, int] = {}
 
     def admit(self, now: float) -> None:
         if self.started_at is None:
@@ -71,20 +74,13 @@ class Account:
         self.last = now
         self.admitted += 1
 
-    def refuse(self, kind: RefusalKind) -> None:
-        self.refusals[kind] = self.refusals.get(kind, 0) + 1
-
-    @property
-    def refused(self) -> int:
-        return sum(self.refusals.values())
-
     def hold_back(self, reason: str | None, gauges: list[Gauge], now: float) -> None:
         """From `now` on the line waits for `reason` (None: nobody waits)."""
         if self.reason is not None:
             self.waited[self.reason] = self.waited.get(self.reason, 0.0) + now - self.at
         for gauge in gauges:
             self._count_overflow(gauge, now)
-        self.reason, self.at = reason, now
+        self.reason, self.at = None if reason is None else cause_of(reason), now
 
     def _count_overflow(self, gauge: Gauge, now: float) -> None:
         level = gauge.active[0]

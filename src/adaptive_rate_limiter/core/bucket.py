@@ -16,9 +16,11 @@ from adaptive_rate_limiter.core.charging import GENERIC, Charging, Usage
 from adaptive_rate_limiter.core.discovery import Discovery
 from adaptive_rate_limiter.core.estimate import Estimator
 from adaptive_rate_limiter.core.ledger import HoldState, Ledger
+from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Cost, Quota
 from adaptive_rate_limiter.core.setbacks import Concurrency, Pause
+from adaptive_rate_limiter.core.tally import Tally
 from adaptive_rate_limiter.exceptions import CapacityExceededError
 from adaptive_rate_limiter.types import RateLimitInfo, Refusal, RefusalKind
 
@@ -66,6 +68,7 @@ class Bucket:
         self.queue = FairQueue()
         self.estimator = Estimator()
         self.account = Account()
+        self.tally = Tally(bucket_id)
         self.discovery = Discovery()
         # Some limit shows only in refusals: discovery is in charge of it.
         self.untold = not self.ledger.gauges
@@ -81,7 +84,7 @@ class Bucket:
 
     def submit(self, call: Call, now: float) -> None:
         """Admit the call (`hold` is set), put it in line, or raise CapacityExceededError at once."""
-        if (never := self._never(call)) is not None:
+        if (never := self._never(call, now)) is not None:
             raise never
         if not self.queue.count and self._blocked(call.cost, now) is None:
             self._admit(call, now)
@@ -91,12 +94,13 @@ class Bucket:
         call.size = self._size(call.cost)
         # A call that was refused before lets others carry the experiments, or its SDK runs out of tries.
         self.queue.push(call, now, last=self.untold and self.discovery.found and call.attempt > 1)
+        self.tally.line_up(call, now)
         if self.queue.count == 1 or call.deadline is not None:
             self.wake_at = now  # the line has changed: ask for a dispatch
 
     def try_submit(self, call: Call, now: float) -> bool:
         """Admit the call if nobody is in line and all limits can pay it now; never put it in line."""
-        if (never := self._never(call)) is not None:
+        if (never := self._never(call, now)) is not None:
             raise never
         if self.queue.count or self._blocked(call.cost, now) is not None:
             return False
@@ -126,11 +130,12 @@ class Bucket:
                 call.certain and self.ledger.too_large(call.cost) is not None
             ):  # a limit was lowered while it waited
                 queue.remove(call)
-                call.error = self._never(call)
+                call.error = self._never(call, now)
                 done.append(call)
             elif wait is None:
                 call.share = self.ledger.share(call.cost)
                 queue.serve(call, call.share)
+                self.tally.let_in(call, now)
                 self._admit(call, now)
                 done.append(call)
             elif now + self.max_pause < wait.until < math.inf:
@@ -147,12 +152,15 @@ class Bucket:
         """The caller has gone: out of the line."""
         if call.in_line:
             self.queue.remove(call)
+            self.tally.withdraw(call)
             self.wake_at = now
 
     def _admit(self, call: Call, now: float) -> None:
         call.hold = self.ledger.reserve(call.cost, now)
         self.concurrency.in_flight += 1
         self.account.admit(now)
+        if self.tally.paused is not None:
+            self.tally.resume(now)
         if self.untold:
             call.trial = self.discovery.sent(call.cost, now, under_way=not self.sends_told)
 
@@ -178,27 +186,32 @@ class Bucket:
             return
         alone = max(self.pause.until, self.ledger.ready_at(call.cost, now)[0])
         if alone - now > self.max_pause:
-            raise self._too_long(alone - now, f"beyond max_pause={self.max_pause:g}", now)
+            raise self._too_long(call, alone - now, "max_pause", f"beyond max_pause={self.max_pause:g}", now)
         if call.deadline is not None:
             ready = max(alone, self.eta(call.cost, now))
             if ready > call.deadline:
-                raise self._too_long(ready - now, f"beyond its deadline in {call.deadline - now:.3g} s", now)
+                why = f"beyond its deadline in {call.deadline - now:.3g} s"
+                raise self._too_long(call, ready - now, "deadline", why, now)
 
-    def _never(self, call: Call) -> CapacityExceededError | None:
+    def _never(self, call: Call, now: float) -> CapacityExceededError | None:
         """What to say to a call that is certain to be larger than a whole limit; None if it is not."""
         gauge = self.ledger.too_large(call.cost) if call.certain else None
         if gauge is None:
             return None
+        self.tally.reject(call, "too_large", gauge.unit, None, now)
         return CapacityExceededError(
             f"{call.cost[gauge.unit]:,.0f} {gauge.unit} can never pass {self.bucket_id}: "
             f"the whole limit is {gauge.capacity:,.0f}",
             self.bucket_id,
         )
 
-    def _too_long(self, seconds: float, why: str, now: float) -> CapacityExceededError:
+    def _too_long(
+        self, call: Call, seconds: float, reason: str, why: str, now: float
+    ) -> CapacityExceededError:
         limit = (
             self.pause.reason if now < self.pause.until else (self.wait.limit if self.wait else "the limit")
         )
+        self.tally.reject(call, reason, limit, max(0.0, seconds), now)
         return CapacityExceededError(
             f"{self.bucket_id} has room for this call in {seconds:,.3f} s ({limit}), {why}",
             self.bucket_id,
@@ -208,7 +221,8 @@ class Bucket:
     def _turn_away(self, call: Call, wait: Wait, now: float, done: list[Call]) -> None:
         self.queue.remove(call)
         self.wait = wait
-        call.error = self._too_long(wait.until - now, f"beyond max_pause={self.max_pause:g}", now)
+        why = f"beyond max_pause={self.max_pause:g}"
+        call.error = self._too_long(call, wait.until - now, "max_pause", why, now)
         done.append(call)
 
     def _expire(self, now: float, done: list[Call]) -> float:
@@ -216,7 +230,8 @@ class Bucket:
         soonest = math.inf
         if self.queue.deadlines:
             for call in self.queue.expired(now):
-                call.error = self._too_long(self.eta(call.cost, now) - now, "and its deadline has come", now)
+                left = self.eta(call.cost, now) - now
+                call.error = self._too_long(call, left, "deadline", "and its deadline has come", now)
                 done.append(call)
             soonest = self.queue.next_deadline()
         return soonest
@@ -265,13 +280,23 @@ class Bucket:
 
     # What became of a call
 
-    def begin(self, call: Call, now: float) -> None:
-        """The call is sent now: it was admitted some time ago, perhaps, in a busy process. Needs no lock."""
+    def begin(self, call: Call, now: float, *, written: bool = False) -> None:
+        """The call is about to be sent, or was just `written`: it was admitted some time ago, perhaps, in a busy
+        process. Needs no lock.
+        """
         self.sends_told = True
         if call.hold is not None:
-            call.hold.sent_at = now
+            call.hold.sent_at, call.hold.written = now, written
         if call.trial is not None:
             call.trial.sent_at, call.trial.under_way = now, True
+
+    def times_matter(self, now: float) -> bool:
+        """Whether much hangs on the instant at which a call is sent: windows give back what they count by it."""
+        if now < self.unread_until:
+            return False
+        return self.untold or any(
+            not isinstance(level, BucketLevel) for gauge in self.ledger.gauges for level in gauge.active
+        )
 
     def observe(self, call: Call, info: RateLimitInfo, now: float) -> None:
         """Learn from one response to `call`; a refusal ends its hold."""
@@ -285,10 +310,15 @@ class Bucket:
             before = len(self.ledger.gauges)
             if self.ledger.read(info.quotas, hold, now):
                 self.unread_until = now + UNREAD
+            else:
+                self.tally.compare(self.ledger.told, now)
             if before == 0 and self.ledger.gauges and not self.discovery.found:
                 self.untold = False  # headers tell: nothing is left to discover
         if info.refusal is not None:
+            paused_until = self.pause.until
             self._refused(call, info.refusal, now)
+            if self.pause.until > paused_until:
+                self.tally.pause(self.pause.until, self.pause.reason, now)
         else:
             self._passed(call, now)
 
@@ -303,10 +333,12 @@ class Bucket:
         self.concurrency.passed()
         if call.trial is not None:
             self.discovery.passed(call.trial, now)
+            if call.trial.experiment:
+                self.tally.infer(self.inferred_limit(), now)
 
     def _refused(self, call: Call, refusal: Refusal, now: float) -> None:
         kind, in_flight = refusal.kind, self.concurrency.in_flight
-        self.account.refuse(kind)
+        self.tally.refuse(refusal, now)
         if kind is RefusalKind.RATE_LIMIT:
             self._give_back(call, now, counts=self.charging.counts_refusals)
             self._learn_refusal(call, refusal, now)
@@ -333,7 +365,7 @@ class Bucket:
 
     def _give_back(self, call: Call, now: float, *, counts: bool) -> None:
         if call.hold is not None:
-            self._end(self.ledger.refuse(call.hold, now, counts=counts), now)
+            self._end(self.ledger.refuse(call.hold, now, counts=counts), "refused", now)
 
     def _learn_refusal(self, call: Call, refusal: Refusal, now: float) -> None:
         after = refusal.retry_after
@@ -345,12 +377,14 @@ class Bucket:
         named = any(gauge.unit == refusal.unit for gauge in self.ledger.gauges)
         emptied = (explained or named) and self.ledger.empty(refusal, call.cost, now)
         if call.trial is None and not (explained and emptied):
+            self.tally.contradict(refusal, now)
             if self._first_contradictions(now):
                 return
             self.untold = True  # the limits that are known would have let it pass: there is another one
             call.trial = self.discovery.sent(call.cost, call.hold.at if call.hold else now)
         if call.trial is not None:
             self.discovery.refused(call.trial, now, refusal.unit, after)
+            self.tally.infer(self.inferred_limit(), now)
 
     def _first_contradictions(self, now: float) -> bool:
         """Wait out the first refusals that the told limits do not explain: a burst, or a neighbour's."""
@@ -371,7 +405,10 @@ class Bucket:
         charged = self.charging.charge(usage, hold.cost, call.max_tokens)
         self.ledger.settle(hold, charged, now)
         self.concurrency.in_flight -= 1
-        if charged != hold.cost or call.trial is not None or self.concurrency.window < math.inf:
+        corrected = charged != hold.cost
+        if corrected:
+            self.tally.correct(hold.cost, charged)
+        if corrected or call.trial is not None or self.concurrency.window < math.inf:
             self.wake_at = now  # something has come back
         self.estimator.learn(call.guessed, usage.input_tokens, usage.output_tokens)
         if call.share and self.queue.count:
@@ -384,20 +421,23 @@ class Bucket:
         """Never sent: all of it comes back."""
         if call.trial is not None and call.trial.passed is None:
             self.discovery.withdrawn(call.trial)
-        return call.hold is not None and self._end(self.ledger.cancel(call.hold, now), now)
+        return call.hold is not None and self._end(self.ledger.cancel(call.hold, now), "cancelled", now)
 
     def move(self, call: Call, now: float) -> bool:
         """It goes elsewhere, and was never this bucket's: nothing of it stays behind."""
         moved = self.cancel(call, now)
         self.account.admitted -= moved
+        self.tally.ends["cancelled"] -= moved
+        self.tally.ends["moved"] += moved
         return moved
 
     def lapse(self, call: Call, now: float) -> bool:
         """Sent, and nobody knows what became of it: it stays charged."""
-        return call.hold is not None and self._end(self.ledger.lapse(call.hold), now)
+        return call.hold is not None and self._end(self.ledger.lapse(call.hold), "unknown", now)
 
-    def _end(self, ended: bool, now: float) -> bool:
+    def _end(self, ended: bool, outcome: str, now: float) -> bool:
         if ended:
+            self.tally.ends[outcome] += 1
             self.wake_at = now
             self.concurrency.in_flight -= 1
         return ended

@@ -42,25 +42,15 @@ class Hold:
     """
 
     __slots__ = (
-        "answered",
-        "at",
-        "cost",
-        "counted_at",
-        "returned",
-        "sent_at",
-        "seq",
-        "spent",
-        "state",
-        "told",
-    )
+        "answered", "at", "cost", "counted_at", "returned", "sent_at", "seq", "spent", "state", "told", "written",
+    )  # fmt: skip
 
     def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
         self.cost = cost
         self.at = at
         self.sent_at = at  # later than `at` where a busy caller took its time
-        self.counted_at = (
-            at  # when the provider counted it, as far as we know: windows give it back after that
-        )
+        self.written = False  # `sent_at` is when the request left this machine, not when it was about to
+        self.counted_at = at  # by the provider, as far as we know: windows give it back after that
         self.seq = seq
         self.spent = spent
         self.returned: Sequence[float] = ()
@@ -311,7 +301,7 @@ class Ledger:
 
     def arrived(self, hold: Hold, now: float) -> None:
         """A reply came: the provider has counted `hold`, and windows give it back that much later."""
-        by = self.transit.counted_by(hold.at, hold.sent_at, now)
+        by = self.transit.counted_by(hold, now)
         for gauge in self.gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
             if amount:

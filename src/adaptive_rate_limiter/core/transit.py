@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.ledger import Hold
 
 LONGEST = 1.0  # seconds on the way at the most that are reckoned with
 PERIOD = 64  # replies in which the fastest is looked for
@@ -12,22 +16,27 @@ SPREAD = 0.05  # seconds by which one request may be slower on its way than anot
 class Transit:
     """Bounds the time from a send to the provider's count of it by the fastest replies of late.
 
-    A reply takes the way there, the provider's work and the way back: the fastest of many bounds the way of
-    all, but for what a busy client adds, and that shows in the time it took from admission to send.
+    A reply takes the way there, the provider's work and the way back: the fastest of many bounds the way of all.
+    Where nobody told when a request was really written, a busy client may have taken as long again as the longest
+    time from an admission to a send, on either side of it.
     """
 
-    __slots__ = ("before", "fastest", "left")
+    __slots__ = ("before", "fastest", "lag", "lag_before", "left")
 
     def __init__(self) -> None:
         self.fastest = self.before = math.inf  # in this period, and in the one before it
+        self.lag = self.lag_before = 0.0  # the longest from an admission to its send, likewise
         self.left = PERIOD
 
-    def counted_by(self, admitted_at: float, sent_at: float, replied_at: float) -> float:
-        """By when the provider has counted a request; learns from its reply."""
-        taken = replied_at - sent_at
-        self.fastest = min(self.fastest, taken)
+    def counted_by(self, hold: Hold, now: float) -> float:
+        """By when the provider has counted a request that was answered just now; learns from it."""
+        self.fastest = min(self.fastest, now - hold.sent_at)
+        self.lag = max(self.lag, hold.sent_at - hold.at)
+        way = min(self.fastest, self.before) + SPREAD
+        if not hold.written:
+            way += 2 * max(self.lag, self.lag_before)
         self.left -= 1
         if not self.left:
             self.before, self.fastest, self.left = self.fastest, math.inf, PERIOD
-        way = min(self.fastest, self.before) + SPREAD + sent_at - admitted_at
-        return min(replied_at, sent_at + min(way, LONGEST))
+            self.lag_before, self.lag = self.lag, 0.0
+        return min(now, hold.sent_at + min(way, LONGEST))

@@ -9,6 +9,8 @@ from adaptive_rate_limiter.http.payload import usage_in
 from adaptive_rate_limiter.reservation import current_reservation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from adaptive_rate_limiter.reservation import Reservation
 
 CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
@@ -16,6 +18,7 @@ NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "Unsupp
 READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM = "application/x-www-form-urlencoded"
 FIRST_ERROR = 400
+WRITTEN = "send_request_body.complete"
 
 
 class Reply:
@@ -55,10 +58,35 @@ def reservation_for(request: Any) -> Reservation | None:
     return reservation
 
 
-def begin(reservation: Reservation, request: Any) -> bool:
-    """True if this attempt has to be admitted before it is sent."""
+def begin(reservation: Reservation, request: Any, written: Callable[[Reservation], Any]) -> bool:
+    """True if this attempt has to be admitted before it is sent. `written` makes a trace of its way: see there."""
+    if reservation.times_matter and "trace" not in request.extensions:
+        request.extensions["trace"] = written(reservation)
     reservation.url = str(request.url)
     return reservation.begin_send(reservation.url, _credential_of(request))
+
+
+def written(reservation: Reservation) -> Callable[[str, Any], None]:
+    """A trace, in the sense of httpcore, that notes when the request was written.
+
+    A busy client may take a second from `send` to there, and its connections wait for each other.
+    """
+
+    def trace(event: str, _info: Any) -> None:
+        if event.endswith(WRITTEN):
+            reservation.begin(written=True)
+
+    return trace
+
+
+def awritten(reservation: Reservation) -> Callable[[str, Any], Coroutine[Any, Any, None]]:
+    """`written` for asynchronous clients."""
+    note = written(reservation)
+
+    async def trace(event: str, info: Any) -> None:
+        note(event, info)
+
+    return trace
 
 
 def last_refusal(reservation: Reservation) -> Any:

@@ -85,7 +85,7 @@ def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
         reservation = exchange.reservation_for(request) if _observers else None
         if reservation is None:
             return original(self, request, **options)
-        if exchange.begin(reservation, request):
+        if exchange.begin(reservation, request, exchange.written):
             try:
                 reservation.readmit()
             except CapacityExceededError:
@@ -109,7 +109,7 @@ def _async(original: Callable[..., Any]) -> Callable[..., Any]:
         reservation = exchange.reservation_for(request) if _observers else None
         if reservation is None:
             return await original(self, request, **options)
-        if exchange.begin(reservation, request):
+        if exchange.begin(reservation, request, exchange.awritten):
             try:
                 await reservation.areadmit()
             except CapacityExceededError:

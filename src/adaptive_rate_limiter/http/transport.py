@@ -61,7 +61,7 @@ class AdaptiveTransport(_Transport):
             **describe(request.read(), request.url.path), route=_route(request)
         )
         try:
-            if exchange.begin(reservation, request):
+            if exchange.begin(reservation, request, exchange.written):
                 reservation.readmit()
             response = inner.handle_request(request)
             if response.status_code >= exchange.FIRST_ERROR:
@@ -101,7 +101,7 @@ class AsyncAdaptiveTransport(_Transport):
             **describe(await request.aread(), request.url.path), route=_route(request)
         )
         try:
-            if exchange.begin(reservation, request):
+            if exchange.begin(reservation, request, exchange.awritten):
                 await reservation.areadmit()
             response = await inner.handle_async_request(request)
             if response.status_code >= exchange.FIRST_ERROR:
