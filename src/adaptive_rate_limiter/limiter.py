@@ -67,7 +67,7 @@ class Limiter:
     `max_pause`: a bucket in which nothing at all can be sent for longer refuses its calls at once.
     `max_concurrency`: calls in flight per bucket. `weights`: shares of tenants, 1 unless given.
     `namespace`: limiters that share a backend and a namespace share buckets.
-    `headroom`: the part of each limit that headers tell which is left to others, 0 unless given.
+    `headroom`: the part of each limit that headers tell which is left unused, 0 unless given.
     `parse`: reads responses, with the signature of `providers.parse_response`, which it is unless given.
 
     Raises ConfigurationError naming the argument and its value.
@@ -104,8 +104,8 @@ class Limiter:
         self._key = hashlib.blake2b(namespace.encode(errors="replace")).digest()
         self._max_concurrency = check_concurrency(max_concurrency)
         self._weights = check_weights(weights)
-        self._share = 1.0 - check_headroom(headroom)
-        self.learn = Bucket.observe if self._share == 1.0 else self._learn
+        self._headroom = check_headroom(headroom)
+        self.learn = self._learn if self._headroom else Bucket.observe
         self._quotas, self._quotas_of = quotas_by_model(quotas)
         self._origins: dict[tuple[str, int], tuple[str, str]] = {}  # (URL, hash of the credential) -> origin
         self._at_hand: dict[Hashable, LockedBucket] = {}  # (model, route) -> where its last call went
@@ -129,7 +129,7 @@ class Limiter:
         """
         reservation = self._reserve(model, tokens, options)
         if not reservation.bucket.submit(reservation.call, ThreadWaker):
-            with Wait(reservation, self.clock):
+            with Wait(reservation):
                 reservation.call.wake.wait()
         return reservation
 
@@ -140,7 +140,7 @@ class Limiter:
         reservation = self._reserve(model, tokens, options)
         del options  # ten thousand of them may wait
         if not reservation.bucket.submit(reservation.call, loop_waker):
-            with Wait(reservation, self.clock):
+            with Wait(reservation):
                 await reservation.call.wake
         return reservation
 
@@ -175,8 +175,8 @@ class Limiter:
         if ledger.gauges and not bucket.discovery.found:
             bucket.untold = False
         bucket.wake_at = now
-        if self._share < 1.0:
-            keep_headroom(bucket, self._share, now)
+        if self._headroom:
+            keep_headroom(bucket, self._headroom, now)
 
     def go_direct(self, reservation: Reservation) -> None:
         """A reply came: if it told no limit, hold back nothing of its bucket until something is refused."""
@@ -187,20 +187,20 @@ class Limiter:
     def _learn(self, bucket: Bucket, call: Call, info: RateLimitInfo, now: float) -> None:
         bucket.observe(call, info, now)
         if info.quotas:
-            keep_headroom(bucket, self._share, now)
+            keep_headroom(bucket, self._headroom, now)
 
     def readmit(self, reservation: Reservation) -> None:
         """Admit another attempt of the same call; it keeps its place by age."""
         self._renew(reservation)
         if not reservation.bucket.submit(reservation.call, ThreadWaker):
-            with Wait(reservation, self.clock):
+            with Wait(reservation):
                 reservation.call.wake.wait()
 
     async def areadmit(self, reservation: Reservation) -> None:
         """`readmit` for coroutines."""
         self._renew(reservation)
         if not reservation.bucket.submit(reservation.call, loop_waker):
-            with Wait(reservation, self.clock):
+            with Wait(reservation):
                 await reservation.call.wake
 
     def _renew(self, reservation: Reservation) -> None:

@@ -165,7 +165,7 @@ def check_concurrency(most: Any) -> int | None:
 
 
 def check_headroom(part: Any) -> float:
-    """The part of a limit that is left to others."""
+    """The part of a limit that is left unused."""
     if isinstance(part, bool) or not isinstance(part, Real) or not 0 <= float(part) < 1:
         raise ConfigurationError(f"headroom must be a number from 0 to below 1, got {part!r}")
     return float(part)

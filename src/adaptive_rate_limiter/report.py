@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.core.account import AccountReport
     from adaptive_rate_limiter.core.bucket import Bucket
     from adaptive_rate_limiter.core.quota import Cost
+    from adaptive_rate_limiter.core.tally import TallyReport
 
 __all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot"]
 
 
 @dataclass(frozen=True, slots=True)
 class LimitSnapshot:
-    """One limit: `remaining` of `limit` per `window` seconds; `source` is "stated", "told" or "inferred"."""
+    """One limit: `remaining` of `limit` per `window` seconds; `source` is "stated", "told" or "inferred".
+
+    `capacity`: the most that can remain at once; of a token bucket, its depth.
+    """
 
     unit: str
     limit: float
@@ -24,11 +28,16 @@ class LimitSnapshot:
     remaining: float
     algorithm: str
     source: str
+    capacity: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class BucketSnapshot:
-    """One bucket. `paused_for` and `eta` (of the last call in line) are seconds."""
+    """One bucket. `paused_for` and `eta` (of the last call in line) are seconds.
+
+    `most_in_flight`: calls that may be in flight now; inf where nothing bounds them. `host` and `credential` (a
+    short keyed hash) are None until a request was seen. `tally`: what was counted since the bucket was made.
+    """
 
     bucket_id: str
     waiting: int
@@ -39,6 +48,11 @@ class BucketSnapshot:
     eta: float
     limits: tuple[LimitSnapshot, ...]
     account: AccountReport
+    tally: TallyReport
+    model: str | None = None
+    host: str | None = None
+    credential: str | None = None
+    most_in_flight: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +82,36 @@ class Forecast:
 def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
     limits = [
         LimitSnapshot(
-            gauge.unit, gauge.limit, gauge.window, gauge.available(now), gauge.algorithm, gauge.source
+            gauge.unit,
+            gauge.limit,
+            gauge.window,
+            gauge.available(now),
+            gauge.algorithm,
+            gauge.source,
+            gauge.capacity,
         )
         for gauge in bucket.ledger.gauges
     ]
     inferred = bucket.inferred_limit()
     if inferred is not None:
         limits.append(LimitSnapshot("requests", inferred, 60.0, math.nan, "unknown", "inferred"))
+    host, credential = bucket.origin or (None, None)
+    in_flight = bucket.concurrency.in_flight
     return BucketSnapshot(
         bucket_id=bucket.bucket_id,
         waiting=bucket.queue.count,
-        in_flight=bucket.concurrency.in_flight,
+        in_flight=in_flight,
         admitted=bucket.account.admitted,
         refused=bucket.tally.refused,
         paused_for=max(0.0, bucket.pause.until - now),
         eta=line_eta(bucket, now) - now if bucket.queue.count else 0.0,
         limits=tuple(limits),
         account=bucket.account.report(bucket.ledger.gauges, now),
+        tally=bucket.tally.report(bucket.account, bucket.ledger, bucket.queue, in_flight, now),
+        model=bucket.model,
+        host=host,
+        credential=credential or None,
+        most_in_flight=bucket.concurrency.window,
     )
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from adaptive_rate_limiter.backends.locked import LockedBucket
-    from adaptive_rate_limiter.clock import Clock
     from adaptive_rate_limiter.core.queue import Call
     from adaptive_rate_limiter.limiter import Limiter
     from adaptive_rate_limiter.types import RateLimitInfo, Refusal
@@ -42,7 +41,7 @@ class Reservation:
     """
 
     __slots__ = (
-        "_limiter", "_token", "bucket", "call", "closed", "key", "refusal", "reply", "sends", "url",
+        "_limiter", "_token", "bucket", "call", "closed", "key", "refusal", "reply", "sends",
         "wait_reason", "waited",
     )  # fmt: skip
 
@@ -57,7 +56,6 @@ class Reservation:
         self.wait_reason: str | None = None
         self.refusal: Refusal | None = None
         self.sends = 0
-        self.url: str | None = None  # that it was last sent to
         self.reply: Any = None  # the HTTP layer's last response, with `usage()`
         self.closed = False
         self._token: Any = None
@@ -181,7 +179,10 @@ class Reservation:
 
     @property
     def times_matter(self) -> bool:
-        return self.bucket.bucket.times_matter(self._limiter.clock.now())
+        return self.bucket.bucket.times_matter(self.now())
+
+    def now(self) -> float:
+        return self._limiter.clock.now()
 
     def __enter__(self) -> Self:
         self._token = current_reservation.set(self)
@@ -231,12 +232,10 @@ class Reservation:
 class Wait:
     """The time in which a reservation stands in line: whatever ends it, nothing stays behind."""
 
-    __slots__ = ("clock", "reservation", "since")
+    __slots__ = ("reservation",)
 
-    def __init__(self, reservation: Reservation, clock: Clock) -> None:
+    def __init__(self, reservation: Reservation) -> None:
         self.reservation = reservation
-        self.clock = clock
-        self.since = clock.now()
 
     def __enter__(self) -> None:
         pass
@@ -249,7 +248,7 @@ class Wait:
             reservation.bucket.leave(call)
             return
         call.wake = None
-        reservation.waited += self.clock.now() - self.since
+        reservation.waited += reservation.now() - call.queued_at
         reservation.wait_reason = call.reason
         if call.error is not None:
             reservation.closed = True

@@ -41,7 +41,7 @@ class LockedBucket:
     def __init__(self, bucket: Bucket, clock: Clock, model: str | None = None) -> None:
         self.bucket = bucket
         self.clock = clock
-        self.model = model
+        self.model = bucket.model = model
         self.origin: tuple[str, str] | None = None  # host and hashed credential, once a request was seen
         self._lock = threading.RLock()
         self._inside = False
@@ -124,7 +124,7 @@ class LockedBucket:
         """The first request decides whose bucket this is."""
         with self._lock:
             if self.origin is None:
-                self.origin = origin
+                self.origin = self.bucket.origin = origin
                 self.bucket.charge_like(charging)
 
     def lapse(self, call: Call) -> bool:

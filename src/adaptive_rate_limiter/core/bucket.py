@@ -60,6 +60,8 @@ class Bucket:
         max_concurrency: int | None = None,
     ) -> None:
         self.bucket_id = bucket_id
+        self.model: str | None = None
+        self.origin: tuple[str, str] | None = None  # host and hashed credential, once a request was seen
         self.max_pause = max_pause
         self.concurrency = Concurrency(math.inf if max_concurrency is None else max_concurrency)
         self.pause = Pause(bucket_id)
@@ -152,7 +154,7 @@ class Bucket:
         """The caller has gone: out of the line."""
         if call.in_line:
             self.queue.remove(call)
-            self.tally.withdraw(call)
+            self.tally.withdraw()
             self.wake_at = now
 
     def _admit(self, call: Call, now: float) -> None:
@@ -198,7 +200,7 @@ class Bucket:
         gauge = self.ledger.too_large(call.cost) if call.certain else None
         if gauge is None:
             return None
-        self.tally.reject(call, "too_large", gauge.unit, None, now)
+        self.tally.reject("too_large", gauge.unit, None, now)
         return CapacityExceededError(
             f"{call.cost[gauge.unit]:,.0f} {gauge.unit} can never pass {self.bucket_id}: "
             f"the whole limit is {gauge.capacity:,.0f}",
@@ -211,7 +213,7 @@ class Bucket:
         limit = (
             self.pause.reason if now < self.pause.until else (self.wait.limit if self.wait else "the limit")
         )
-        self.tally.reject(call, reason, limit, max(0.0, seconds), now)
+        self.tally.reject(reason, limit, max(0.0, seconds), now)
         return CapacityExceededError(
             f"{self.bucket_id} has room for this call in {seconds:,.3f} s ({limit}), {why}",
             self.bucket_id,

@@ -44,7 +44,7 @@ class Call:
     """
 
     __slots__ = (
-        "attempt", "certain", "cost", "deadline", "error", "guessed", "hold", "in_line", "max_tokens", "rank", "reason",
+        "attempt", "certain", "cost", "deadline", "error", "guessed", "hold", "in_line", "max_tokens", "queued_at", "rank", "reason",
         "share", "since", "size", "tenant", "trial", "wake",
     )  # fmt: skip
 
@@ -69,6 +69,7 @@ class Call:
         self.guessed = guessed
         self.max_tokens = max_tokens
         self.attempt = 1
+        self.queued_at = since
         self.size = 0.0
         self.share = 0.0
         self.in_line = False

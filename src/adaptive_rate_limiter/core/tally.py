@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from adaptive_rate_limiter.core.account import Account
     from adaptive_rate_limiter.core.ledger import Ledger
-    from adaptive_rate_limiter.core.queue import Call
+    from adaptive_rate_limiter.core.queue import Call, FairQueue
     from adaptive_rate_limiter.core.told import ToldGauge
     from adaptive_rate_limiter.types import Refusal, RefusalKind
 
@@ -85,7 +85,7 @@ class Tally:
     """Counts, for one bucket, and notes what is worth an event."""
 
     __slots__ = (
-        "_inferred", "_said", "_since", "ends", "events", "limit_changes", "overestimated", "paused", "pauses",
+        "_inferred", "_said", "ends", "events", "limit_changes", "overestimated", "paused", "pauses",
         "refusals", "rejections", "serial", "underestimated", "waits", "withdrawn",
     )  # fmt: skip
 
@@ -93,7 +93,6 @@ class Tally:
         self.serial = next(_serials)
         self.events = Events(bucket_id)
         self.waits: dict[str, Waits] = {}
-        self._since: dict[Call, float] = {}  # of those in line, the longest first
         self.ends = {"cancelled": 0, "refused": 0, "unknown": 0, "moved": 0}  # all others have settled
         self.withdrawn = 0
         self.refusals: dict[RefusalKind, int] = {}
@@ -112,7 +111,7 @@ class Tally:
     # The line
 
     def line_up(self, call: Call, now: float) -> None:
-        self._since[call] = now
+        call.queued_at = call.since if call.attempt == 1 else now  # the same number takes no memory of its own
 
     def let_in(self, call: Call, now: float) -> None:
         """Its wait is over."""
@@ -120,16 +119,14 @@ class Tally:
         waits = self.waits.get(cause)
         if waits is None:
             waits = self.waits[cause] = Waits()
-        waits.add(now - self._since.pop(call, now))
+        waits.add(now - call.queued_at)
 
-    def withdraw(self, call: Call) -> None:
-        """Its caller has gone."""
-        self._since.pop(call, None)
+    def withdraw(self) -> None:
+        """A caller in line has gone."""
         self.withdrawn += 1
 
-    def reject(self, call: Call, reason: str, limit: str, retry_after: float | None, now: float) -> None:
-        """The limiter does not let it in."""
-        self._since.pop(call, None)
+    def reject(self, reason: str, limit: str, retry_after: float | None, now: float) -> None:
+        """The limiter does not let a call in."""
         self.rejections[reason] = self.rejections.get(reason, 0) + 1
         self.events.add(
             "rejected", reason, now, reason=reason, limit=cause_of(limit), retry_after=retry_after
@@ -137,7 +134,6 @@ class Tally:
 
     def forget_calls(self, in_flight: int) -> None:
         """All that are in line or in flight belong to another process."""
-        self._since.clear()
         self.ends["unknown"] += in_flight
 
     # What became of calls
@@ -230,7 +226,9 @@ class Tally:
 
     # Reports
 
-    def report(self, account: Account, ledger: Ledger, in_flight: int, now: float) -> TallyReport:
+    def report(
+        self, account: Account, ledger: Ledger, queue: FairQueue, in_flight: int, now: float
+    ) -> TallyReport:
         """A copy of all that was counted until `now`."""
         account.hold_back(account.reason, ledger.gauges, now)
         admitted = account.admitted + self.ends["moved"]
@@ -249,7 +247,7 @@ class Tally:
             withdrawn=self.withdrawn,
             waits={cause: waits.copy() for cause, waits in self.waits.items()},
             held_back=account.waited.copy(),
-            oldest_wait=now - next(iter(self._since.values()), now),
+            oldest_wait=now - min((call.queued_at for call in queue.calls()), default=now),
             pauses=self.pauses.copy(),
             limit_changes=self.limit_changes.copy(),
             reserved=ledger.spent.copy(),

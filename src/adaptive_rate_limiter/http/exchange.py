@@ -62,8 +62,7 @@ def begin(reservation: Reservation, request: Any, written: Callable[[Reservation
     """True if this attempt has to be admitted before it is sent. `written` makes a trace of its way: see there."""
     if reservation.times_matter and "trace" not in request.extensions:
         request.extensions["trace"] = written(reservation)
-    reservation.url = str(request.url)
-    return reservation.begin_send(reservation.url, _credential_of(request))
+    return reservation.begin_send(str(request.url), _credential_of(request))
 
 
 def written(reservation: Reservation) -> Callable[[str, Any], None]:
@@ -107,7 +106,7 @@ def answered(reservation: Reservation, request: Any, response: Any) -> None:
     if response.status_code < FIRST_ERROR and reservation.pass_unread():
         return
     body = _body_of(response) if response.status_code >= FIRST_ERROR else None
-    reservation.observe(response.status_code, response.headers, body, url=reservation.url)
+    reservation.observe(response.status_code, response.headers, body, url=str(request.url))
     if reservation.refusal is not None and not reservation.may_try_again:
         # OpenAI's and Anthropic's SDKs obey this header: they raise their own error instead of trying again.
         response.headers["x-should-retry"] = "false"
