@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -19,8 +20,9 @@ from typing import Any
 from benchmarks import costs, invoke, reading
 
 RESULTS = Path(__file__).with_name("results.md")
-# Cells that run side by side: one is idle most of the time, but for limiters that poll and SDKs that try again.
-AT_ONCE = {"adaptive": 12, "in-memory": 4, "none": 6}
+# Cells of each client that run side by side, phase by phase: one is idle most of the time, but for a limiter that
+# polls and an SDK that tries again.
+PHASES = ({"adaptive": 6}, {"in-memory": 4, "none": 12})
 WINDOW = 60.0  # seconds; each of those has its own time in it to start, so that their bursts do not meet
 LONGEST = 420.0  # seconds of one cell
 
@@ -40,25 +42,38 @@ SPECIAL = {
 
 
 def run_cells(cells: list[list[str]]) -> list[dict[str, Any]]:
-    """Run each cell in a process of its own, those of one client together; results in the order of the cells."""
+    """Run each cell in a process of its own; results in the order of the cells."""
     results: dict[int, dict[str, Any]] = {}
-    for client, at_once in AT_ONCE.items():
-        numbers = [number for number, cell in enumerate(cells) if f"--client={client}" in cell]
-        free = SimpleQueue[float]()
-        for slot in range(at_once):
-            free.put(slot * WINDOW / at_once)
-
-        def one(number: int, free: SimpleQueue[float] = free) -> dict[str, Any]:
-            slot = free.get()
-            time.sleep((slot - time.monotonic()) % WINDOW)
-            try:
-                return run_cell(cells[number])
-            finally:
-                free.put(slot)
-
-        with ThreadPoolExecutor(at_once) as pool:
-            results.update(zip(numbers, pool.map(one, numbers), strict=True))
+    for phase in PHASES:
+        with ExitStack() as pools:
+            for client, at_once in phase.items():
+                numbers = [number for number, cell in enumerate(cells) if f"--client={client}" in cell]
+                pool = pools.enter_context(ThreadPoolExecutor(at_once))
+                slots = _slots(at_once)
+                running = {number: pool.submit(_in_slot, slots, cells[number]) for number in numbers}
+                pools.callback(_collect, running, results)
     return [results[number] for number in range(len(cells))]
+
+
+def _slots(at_once: int) -> SimpleQueue[float]:
+    """Times within a window at which to start."""
+    slots = SimpleQueue[float]()
+    for slot in range(at_once):
+        slots.put(slot * WINDOW / at_once)
+    return slots
+
+
+def _in_slot(slots: SimpleQueue[float], cell: list[str]) -> dict[str, Any]:
+    slot = slots.get()
+    time.sleep((slot - time.monotonic()) % WINDOW)
+    try:
+        return run_cell(cell)
+    finally:
+        slots.put(slot)
+
+
+def _collect(running: dict[int, Future[dict[str, Any]]], results: dict[int, dict[str, Any]]) -> None:
+    results.update((number, future.result()) for number, future in running.items())
 
 
 def run_cell(cell: list[str]) -> dict[str, Any]:
