@@ -15,6 +15,7 @@ from adaptive_rate_limiter.clock import Clock, SystemClock
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import charging_for
 from adaptive_rate_limiter.core.quota import REQUESTS, TOKENS
+from adaptive_rate_limiter.eager import EagerDiscovery
 from adaptive_rate_limiter.exceptions import CapacityExceededError, ConfigurationError
 from adaptive_rate_limiter.headroom import keep_headroom
 from adaptive_rate_limiter.options import (
@@ -50,7 +51,7 @@ __all__ = ["Limiter"]
 
 ARGUMENTS = (
     "backend", "namespace", "quotas", "max_wait", "max_pause", "max_concurrency", "weights", "clock",
-    "headroom", "parse",
+    "headroom", "eager", "parse",
 )  # fmt: skip
 MOST_ROUTES = 10_000  # of the lookups kept at hand; beyond, each takes a microsecond longer
 
@@ -68,6 +69,8 @@ class Limiter:
     `max_concurrency`: calls in flight per bucket. `weights`: shares of tenants, 1 unless given.
     `namespace`: limiters that share a backend and a namespace share buckets.
     `headroom`: the part of each limit that headers tell which is left unused, 0 unless given.
+    `eager`: where no reply tells a limit, calls go as they come until one is refused; without it, they come to
+    the limit slowly enough to be refused seldom.
     `parse`: reads responses, with the signature of `providers.parse_response`, which it is unless given.
 
     Raises ConfigurationError naming the argument and its value.
@@ -85,6 +88,7 @@ class Limiter:
         weights: Mapping[str, float] | None = None,
         clock: Clock | None = None,
         headroom: float = 0.0,
+        eager: bool = False,
         parse: Callable[..., RateLimitInfo] = parse_response,
         **unknown: object,
     ) -> None:
@@ -105,6 +109,7 @@ class Limiter:
         self._max_concurrency = check_concurrency(max_concurrency)
         self._weights = check_weights(weights)
         self._headroom = check_headroom(headroom)
+        self._eager = bool(eager)
         self.learn = self._learn if self._headroom else Bucket.observe
         self._quotas, self._quotas_of = quotas_by_model(quotas)
         self._origins: dict[tuple[str, int], tuple[str, str]] = {}  # (URL, hash of the credential) -> origin
@@ -178,12 +183,6 @@ class Limiter:
         if self._headroom:
             keep_headroom(bucket, self._headroom, now)
 
-    def go_direct(self, reservation: Reservation) -> None:
-        """A reply came: if it told no limit, hold back nothing of its bucket until something is refused."""
-        bucket = reservation.bucket.bucket
-        if bucket.untold and not bucket.discovery.found:
-            reservation.bucket.step(_go_direct)
-
     def _learn(self, bucket: Bucket, call: Call, info: RateLimitInfo, now: float) -> None:
         bucket.observe(call, info, now)
         if info.quotas:
@@ -254,6 +253,8 @@ class Limiter:
         quotas = self._quotas_of.get(model or "*", self._quotas)
         bucket = Bucket(bucket_id, quotas, self.clock.now(), self.max_pause, self._max_concurrency)
         bucket.queue.weights.update(self._weights)
+        if self._eager:
+            bucket.discovery = EagerDiscovery()
         return LockedBucket(bucket, self.clock, model)
 
     def rehome(self, reservation: Reservation, url: str, credential: str | None) -> bool:
@@ -325,8 +326,3 @@ class Limiter:
     def _mine(self, model: str | None = None) -> list[LockedBucket]:
         mine = self._backend.buckets(self._prefix)
         return mine if model is None else [bucket for bucket in mine if bucket.model == model]
-
-
-def _go_direct(bucket: Bucket, now: float) -> None:
-    bucket.untold = False
-    bucket.wake_at = now

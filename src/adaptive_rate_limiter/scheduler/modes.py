@@ -17,14 +17,14 @@ ACCOUNT_BUCKET = "account"
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """`direct`: where no reply tells a limit, requests go as they come, until one is refused.
+    """`eager`: where no reply tells a limit, requests go as they come until one is refused.
 
     `retries_failures`: not only refusals are tried again. `drops`: the overflow policy is obeyed.
     `one_budget`: all models share one bucket, unless a provider tells them apart.
     `by_tenant`: those that wait are served fairly by `client_id`.
     """
 
-    direct: bool = False
+    eager: bool = False
     retries_failures: bool = False
     drops: bool = False
     one_budget: bool = False
@@ -38,7 +38,7 @@ class Mode:
 
 
 MODES = {
-    SchedulerMode.BASIC: Mode(direct=True, retries_failures=True),
+    SchedulerMode.BASIC: Mode(eager=True, retries_failures=True),
     SchedulerMode.INTELLIGENT: Mode(drops=True),
     SchedulerMode.ACCOUNT: Mode(one_budget=True, by_tenant=True),
 }

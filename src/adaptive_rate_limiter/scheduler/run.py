@@ -14,7 +14,6 @@ from adaptive_rate_limiter.scheduler.streams import Streams
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.limiter import Limiter
-    from adaptive_rate_limiter.reservation import Reservation
     from adaptive_rate_limiter.scheduler.config import RateLimiterConfig
 
 __all__ = ["Run"]
@@ -66,11 +65,9 @@ class Run:
             )
         breaker.failed(self.limiter.clock.now())
 
-    def passed(self, bucket_id: str, reservation: Reservation) -> None:
+    def passed(self, bucket_id: str) -> None:
         if self._breakers:
             self._breakers.pop(bucket_id, None)
-        if self.mode.direct:
-            self.limiter.go_direct(reservation)
 
     # The end
 

@@ -14,6 +14,7 @@ from adaptive_rate_limiter.limiter import Limiter
 from adaptive_rate_limiter.protocols import TEXT, RequestMetadata
 from adaptive_rate_limiter.providers import parse_response
 from adaptive_rate_limiter.scheduler.config import RateLimiterConfig, SchedulerMode, StateConfig, mode_of
+from adaptive_rate_limiter.scheduler.modes import MODES
 from adaptive_rate_limiter.scheduler.provider import Provider
 from adaptive_rate_limiter.scheduler.run import Run
 from adaptive_rate_limiter.scheduler.submission import Submission
@@ -87,6 +88,7 @@ class Scheduler:
             clock=clock,
             max_concurrency=self.config.max_concurrent_executions,
             headroom=1.0 - self.config.rate_limit_buffer_ratio,
+            eager=MODES[self.config.mode].eager,
             parse=parse_response if self._provider is None else self._provider.parse,
         )
         self._observe_http = observe_http

@@ -163,7 +163,7 @@ class Submission:
         reservation = self.reservation
         if not reservation.sends:
             self._observe(answer_of(stream))
-        self.run.passed(self.bucket_id, reservation)
+        self.run.passed(self.bucket_id)
         wrapped = self.run.streams.wrap(stream, reservation, self.metadata, self.bucket_id, self._give_slot)
         self.reservation = None
         return wrapped
@@ -181,7 +181,7 @@ class Submission:
             )  # is it the refused response itself, or has its caller dealt with that?
         if answer is not None and answer.status >= FIRST_ERROR:
             return self._verdict(None, answer.status)
-        self.run.passed(self.bucket_id, reservation)
+        self.run.passed(self.bucket_id)
         usage = usage_of_result(result)
         if usage is None and reservation.reply is not None:
             usage = reservation.reply.usage()
