@@ -57,10 +57,10 @@ class TallyReport:
     `ended`: by outcome: settled, cancelled, refused, unknown, moved. What is left of `admitted` is in flight.
     `refused`: the provider's refusals, by kind. `rejected`: the limiter's own, by reason. `withdrawn`: callers
     that gave up in line. `waits`: of those admitted after a wait, by what they waited for; `held_back`: how long
-    the line as a whole waited for it. `oldest_wait`: of the one that stands in line for longest now.
+    the line as a whole waited for it. `oldest_wait`: so far, of the one that is first by age.
     `pauses`: by reason. `limit_changes`: by unit and "learned", "raised" or "lowered". `reserved`: by unit; of
     tokens, `overestimated` were given back, and `underestimated` were charged beyond. `used_by_others`: by unit
-    and window, what headers show beyond our own use.
+    and window, what headers show beyond our own use, at least.
     """
 
     serial: int
@@ -111,7 +111,9 @@ class Tally:
     # The line
 
     def line_up(self, call: Call, now: float) -> None:
-        call.queued_at = call.since if call.attempt == 1 else now  # the same number takes no memory of its own
+        call.queued_at = (
+            call.since if call.attempt == 1 else now
+        )  # the same number takes no memory of its own
 
     def let_in(self, call: Call, now: float) -> None:
         """Its wait is over."""
@@ -233,6 +235,7 @@ class Tally:
         account.hold_back(account.reason, ledger.gauges, now)
         admitted = account.admitted + self.ends["moved"]
         settled = admitted - sum(self.ends.values()) - in_flight
+        heads = [lane.oldest().queued_at for lane in queue.lanes.values() if lane.count]
         others: dict[tuple[str, float], float] = {}
         for gauge in ledger.told:
             key = (gauge.unit, gauge.window)
@@ -247,7 +250,7 @@ class Tally:
             withdrawn=self.withdrawn,
             waits={cause: waits.copy() for cause, waits in self.waits.items()},
             held_back=account.waited.copy(),
-            oldest_wait=now - min((call.queued_at for call in queue.calls()), default=now),
+            oldest_wait=now - min(heads, default=now),
             pauses=self.pauses.copy(),
             limit_changes=self.limit_changes.copy(),
             reserved=ledger.spent.copy(),
@@ -258,6 +261,8 @@ class Tally:
 
 
 def used_by_others(gauge: ToldGauge) -> float:
-    """What headers show to be taken beyond our own use, under the way of counting that they favour; at least 0."""
-    level = gauge.models[max(range(3), key=gauge.scores.__getitem__)]
-    return max(0.0, level.capacity - level.initial - level.corrected)
+    """What headers show to be taken beyond our own use, at least: the least of the plausible ways of counting.
+
+    Whatever differs from our own count is a correction; but for what a limit grew, that is somebody else's use.
+    """
+    return max(0.0, min(level.capacity - level.initial - level.corrected for level in gauge.active))
