@@ -188,12 +188,12 @@ class Bucket:
             return
         alone = max(self.pause.until, self.ledger.ready_at(call.cost, now)[0])
         if alone - now > self.max_pause:
-            raise self._too_long(call, alone - now, "max_pause", f"beyond max_pause={self.max_pause:g}", now)
+            raise self._too_long(alone - now, "max_pause", f"beyond max_pause={self.max_pause:g}", now)
         if call.deadline is not None:
             ready = max(alone, self.eta(call.cost, now))
             if ready > call.deadline:
                 why = f"beyond its deadline in {call.deadline - now:.3g} s"
-                raise self._too_long(call, ready - now, "deadline", why, now)
+                raise self._too_long(ready - now, "deadline", why, now)
 
     def _never(self, call: Call, now: float) -> CapacityExceededError | None:
         """What to say to a call that is certain to be larger than a whole limit; None if it is not."""
@@ -207,9 +207,7 @@ class Bucket:
             self.bucket_id,
         )
 
-    def _too_long(
-        self, call: Call, seconds: float, reason: str, why: str, now: float
-    ) -> CapacityExceededError:
+    def _too_long(self, seconds: float, reason: str, why: str, now: float) -> CapacityExceededError:
         limit = (
             self.pause.reason if now < self.pause.until else (self.wait.limit if self.wait else "the limit")
         )
@@ -224,7 +222,7 @@ class Bucket:
         self.queue.remove(call)
         self.wait = wait
         why = f"beyond max_pause={self.max_pause:g}"
-        call.error = self._too_long(call, wait.until - now, "max_pause", why, now)
+        call.error = self._too_long(wait.until - now, "max_pause", why, now)
         done.append(call)
 
     def _expire(self, now: float, done: list[Call]) -> float:
@@ -233,7 +231,7 @@ class Bucket:
         if self.queue.deadlines:
             for call in self.queue.expired(now):
                 left = self.eta(call.cost, now) - now
-                call.error = self._too_long(call, left, "deadline", "and its deadline has come", now)
+                call.error = self._too_long(left, "deadline", "and its deadline has come", now)
                 done.append(call)
             soonest = self.queue.next_deadline()
         return soonest
