@@ -25,7 +25,8 @@ class Provider:
     tells_retry_after: bool = True
     changes: list[tuple[float, str, float]] = field(default_factory=list)
     stranger: float = 0.0  # share of every limit's rate that somebody else takes
-    whole_seconds: bool = False
+    whole_seconds: bool = False  # resets are rounded up, or cut:
+    cuts: bool = False
     stranger_at: float = 0.0
     rounds: bool = False  # remaining tokens to the nearest thousand
 
@@ -53,7 +54,9 @@ class Provider:
     def _readings(self, now: float) -> tuple[QuotaReading, ...]:
         def reset(limit: Limit) -> float:
             after = limit.reset_after(now)
-            return float(math.ceil(after)) if self.whole_seconds else round(after, 3)
+            if self.whole_seconds:
+                return float(int(after) if self.cuts else math.ceil(after))
+            return round(after, 3)
 
         def left(unit: str, limit: Limit) -> float:
             remaining = limit.remaining(now)

@@ -4,7 +4,7 @@ import pytest
 from tests.simulation import scenarios
 from tests.simulation.simulate import Provider, run
 
-from adaptive_rate_limiter.testing.limits import SlidingWindow
+from adaptive_rate_limiter.testing.limits import FixedWindow, SlidingWindow
 
 LATENCY = {"0.05 s": 0.05, "1 s": 1.0, "log-normal": 4.0}  # what a first reply may take
 
@@ -101,3 +101,18 @@ def test_a_sliding_window_is_not_taken_for_a_fixed_one_when_sends_are_spread(who
     )
     assert outcome.refused == 0
     assert last_of(outcome) <= 1.06 * 120
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_reset_cut_to_whole_seconds_does_not_let_a_burst_go_too_early(seed):
+    provider = Provider({"requests": FixedWindow(300, 60.0)}, whole_seconds=True, cuts=True)
+    outcome = run(
+        provider,
+        scenarios.requests(900),
+        latency=lambda rng: rng.uniform(0.2, 0.6),
+        overhead=0.008,
+        jitter=0.1,
+        seed=seed,
+    )
+    assert outcome.refused == 0
+    assert last_of(outcome) <= 1.04 * 120

@@ -285,7 +285,9 @@ class ToldGauge(Gauge):
         super().refused(amount, retry_after, now)
 
     def _set_window_end(self, reset_after: float, sent_at: float, now: float) -> None:
-        earliest, latest = sent_at + reset_after, now + reset_after
+        # Whole seconds may have been cut, or rounded up: an end that is taken too early costs a burst of refusals.
+        whole = 1.0 if reset_after == int(reset_after) else 0.0
+        earliest, latest = sent_at + reset_after - whole, now + reset_after + whole
         if self.window_end is not None:
             low, high = self.window_end
             if earliest <= high and latest >= low:
