@@ -153,6 +153,9 @@ class Ledger:
             if amount:
                 left = gauge.available(now)
                 if left < amount - EPSILON * amount:
+                    if isinstance(gauge, ToldGauge) and self.unanswered.get(gauge.unit, 0.0) <= EPSILON:
+                        gauge.catch_up(now)
+                        left = gauge.available(now)
                     wanted = min(amount, gauge.capacity - gauge.floor(now))
                     if left < wanted * (1 - EPSILON):
                         return gauge, wanted - left

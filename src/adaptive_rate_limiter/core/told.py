@@ -234,6 +234,18 @@ class ToldGauge(Gauge):
         if shot.newest and 1.0 < foreign < math.inf:  # remaining is cut to a whole number
             self._strangers(foreign, now)
 
+    def catch_up(self, now: float) -> None:
+        """Nothing is in doubt any more: the least that was told, with its refill, is there.
+
+        The reply that told it may have come while its refill was still to come, and no other may follow.
+        """
+        if self._kept(now):
+            return
+        for index, level in enumerate(self.models):
+            low = self.lows[index] + level.refilled
+            if level.available(now) < low < math.inf:
+                level.correct(min(low, self.limit), now)
+
     def _strangers(self, amount: float, now: float) -> None:
         """Somebody else took `amount`: keep a floor, as large as what was seen, for the next time."""
         if self.readings > 1:
