@@ -17,17 +17,24 @@ class EagerDiscovery(Discovery):
 
     From there on it knows what has passed, like any other; but the refusals of that burst were more than a
     budget of few would ever allow, so calls are risked one by one whatever they cost, as in a backoff.
+    With `eager=False` it is a Discovery.
     """
 
-    __slots__ = ()
+    __slots__ = ("eager",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eager = True
 
     def ready_at(self, cost: Cost, now: float, waiting: int) -> float:
-        if self.replied and not self.found and now >= self.rest_until:
+        if self.eager and self.replied and not self.found and now >= self.rest_until:
             self._settle(now)
             return now
         return super().ready_at(cost, now, waiting)
 
-    def _experiment_at(self, cost: Cost, now: float, waiting: int) -> float:  # noqa: ARG002 - one shape
+    def _experiment_at(self, cost: Cost, now: float, waiting: int) -> float:
+        if not self.eager:
+            return super()._experiment_at(cost, now, waiting)
         start = max(now, self.experiment_at)
         doubtful = [trial for trial in self.pending if trial.experiment and trial.passed is None]
         return max(start, self._settles_at(doubtful[-1], now)) if doubtful else start

@@ -22,6 +22,7 @@ from adaptive_rate_limiter.options import (
     amount,
     call_from,
     check_concurrency,
+    check_eager,
     check_headroom,
     check_weights,
     quotas_by_model,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from adaptive_rate_limiter.core.queue import Call
-    from adaptive_rate_limiter.options import CallOptions
+    from adaptive_rate_limiter.options import CallOptions, Eagerness
     from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo
 
 __all__ = ["Limiter"]
@@ -69,8 +70,9 @@ class Limiter:
     `max_concurrency`: calls in flight per bucket. `weights`: shares of tenants, 1 unless given.
     `namespace`: limiters that share a backend and a namespace share buckets.
     `headroom`: the part of each limit that headers tell which is left unused, 0 unless given.
-    `eager`: where no reply tells a limit, calls go as they come until one is refused; without it, they come to
-    the limit slowly enough to be refused seldom.
+    `eager`: whether calls go as they come, until one is refused, where no reply tells a limit: "never", the
+    default, has them come to the limit slowly enough to be refused seldom; "unseen" lets them go where replies
+    are not even seen; "always".
     `parse`: reads responses, with the signature of `providers.parse_response`, which it is unless given.
 
     Raises ConfigurationError naming the argument and its value.
@@ -88,7 +90,7 @@ class Limiter:
         weights: Mapping[str, float] | None = None,
         clock: Clock | None = None,
         headroom: float = 0.0,
-        eager: bool = False,
+        eager: Eagerness = "never",
         parse: Callable[..., RateLimitInfo] = parse_response,
         **unknown: object,
     ) -> None:
@@ -109,8 +111,8 @@ class Limiter:
         self._max_concurrency = check_concurrency(max_concurrency)
         self._weights = check_weights(weights)
         self._headroom = check_headroom(headroom)
-        self._eager = bool(eager)
-        self.learn = self._learn if self._headroom else Bucket.observe
+        self._eager = check_eager(eager)
+        self.learn = self._learn if self._headroom or eager == "unseen" else Bucket.observe
         self._quotas, self._quotas_of = quotas_by_model(quotas)
         self._origins: dict[tuple[str, int], tuple[str, str]] = {}  # (URL, hash of the credential) -> origin
         self._at_hand: dict[Hashable, LockedBucket] = {}  # (model, route) -> where its last call went
@@ -185,8 +187,12 @@ class Limiter:
 
     def _learn(self, bucket: Bucket, call: Call, info: RateLimitInfo, now: float) -> None:
         bucket.observe(call, info, now)
-        if info.quotas:
+        if info.quotas and self._headroom:
             keep_headroom(bucket, self._headroom, now)
+        elif (
+            info.refusal is None and self._eager == "unseen" and isinstance(bucket.discovery, EagerDiscovery)
+        ):
+            bucket.discovery.eager = False  # replies are seen, and tell nothing
 
     def readmit(self, reservation: Reservation) -> None:
         """Admit another attempt of the same call; it keeps its place by age."""
@@ -253,7 +259,7 @@ class Limiter:
         quotas = self._quotas_of.get(model or "*", self._quotas)
         bucket = Bucket(bucket_id, quotas, self.clock.now(), self.max_pause, self._max_concurrency)
         bucket.queue.weights.update(self._weights)
-        if self._eager:
+        if self._eager != "never":
             bucket.discovery = EagerDiscovery()
         return LockedBucket(bucket, self.clock, model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
 from adaptive_rate_limiter.core.estimate import guess_tokens
 from adaptive_rate_limiter.core.queue import Call
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.core.quota import Cost
 
 __all__ = ["CallOptions"]
+
+
+Eagerness: TypeAlias = Literal["never", "unseen", "always"]
 
 
 class CallOptions(TypedDict, total=False):
@@ -162,6 +165,14 @@ def check_concurrency(most: Any) -> int | None:
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
         raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, got {most!r}")
     return most
+
+
+def check_eager(when: Any) -> Eagerness:
+    """When calls go as they come, where nothing tells a limit."""
+    allowed = get_args(Eagerness)
+    if when not in allowed:
+        raise ConfigurationError(f"eager must be one of {', '.join(allowed)}, got {when!r}")
+    return when  # type: ignore[no-any-return]  # it is one of them
 
 
 def check_headroom(part: Any) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from adaptive_rate_limiter.scheduler.config import SchedulerMode
 
 if TYPE_CHECKING:
+    from adaptive_rate_limiter.options import Eagerness
     from adaptive_rate_limiter.protocols import RequestMetadata
 
 __all__ = ["MODES", "Mode"]
@@ -17,14 +18,15 @@ ACCOUNT_BUCKET = "account"
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """`eager`: where no reply tells a limit, requests go as they come until one is refused.
+    """`eager`: where no reply tells a limit, requests go as they come until one is refused; in the other modes
+    only where not even a reply is seen, which may be a mere function.
 
     `retries_failures`: not only refusals are tried again. `drops`: the overflow policy is obeyed.
     `one_budget`: all models share one bucket, unless a provider tells them apart.
     `by_tenant`: those that wait are served fairly by `client_id`.
     """
 
-    eager: bool = False
+    eager: Eagerness = "unseen"
     retries_failures: bool = False
     drops: bool = False
     one_budget: bool = False
@@ -38,7 +40,7 @@ class Mode:
 
 
 MODES = {
-    SchedulerMode.BASIC: Mode(eager=True, retries_failures=True),
+    SchedulerMode.BASIC: Mode(eager="always", retries_failures=True),
     SchedulerMode.INTELLIGENT: Mode(drops=True),
     SchedulerMode.ACCOUNT: Mode(one_budget=True, by_tenant=True),
 }
