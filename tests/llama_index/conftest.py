@@ -1,6 +1,5 @@
 import httpx
 import pytest
-from llama_index.core.base.llms.types import ChatMessage
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI
 
@@ -15,21 +14,22 @@ def no_tokenizer(monkeypatch):
 
 @pytest.fixture
 def client():
-    with httpx.Client(timeout=20) as client:
+    with httpx.Client(timeout=20, verify=False) as client:
         yield client
 
 
 @pytest.fixture
 async def async_client():
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with httpx.AsyncClient(timeout=20, verify=False) as client:
         yield client
 
 
 class Lab:
     """An emulated provider, and models that talk to it over HTTP."""
 
-    def __init__(self, start):
+    def __init__(self, start, limiter):
         self._start = start
+        self.limiter = limiter
 
     def provider(self, name="openai", **options):
         options = {"latency": 0.005, "output_tokens": 12} | options
@@ -48,13 +48,13 @@ class Lab:
 
 
 @pytest.fixture
-def lab(provider_emulator):
-    return Lab(provider_emulator)
+def limiter():
+    return Limiter()
 
 
 @pytest.fixture
-def limiter():
-    return Limiter()
+def lab(provider_emulator, limiter):
+    return Lab(provider_emulator, limiter)
 
 
 @pytest.fixture
@@ -90,16 +90,3 @@ def same_books(left):
         assert left() == {name: round(amount) for name, amount in stats.remaining.items()}
 
     return check
-
-
-@pytest.fixture
-def say():
-    return lambda text="hello": [ChatMessage(role="user", content=text)]
-
-
-PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
-
-
-@pytest.fixture
-def plenty():
-    return PLENTY

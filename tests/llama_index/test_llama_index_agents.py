@@ -23,8 +23,8 @@ pytestmark = [
 ]
 
 PLENTY = {"requests_per_minute": 10_000, "tokens_per_minute": 10_000_000, "algorithm": "fixed_window"}
-# A second of this provider is a minute of another's: six calls, then one each sixth of it.
-TIGHT = {"requests_per_minute": 6, "window": 1.0}
+# Half a second of this provider is a minute of another's: six calls, then one each sixth of it.
+TIGHT = {"requests_per_minute": 6, "window": 0.5}
 STEPS = 3  # calls of tools before an agent answers
 
 
@@ -70,9 +70,9 @@ async def _answer(llm, *, streaming=True):
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_a_function_agent_finishes_without_a_refusal(streaming, provider, lab, async_client, limiter, bucket_of):
+async def test_a_function_agent_finishes_without_a_refusal(streaming, provider, lab, async_client, bucket_of):
     emulator = provider(**TIGHT)
-    llm = AdaptiveLLM(llm=lab.llm(emulator, async_client, max_tokens=200), limiter=limiter)
+    llm = AdaptiveLLM(llm=lab.llm(emulator, async_client, max_tokens=200), limiter=lab.limiter)
     await llm.achat([])  # tells the limit
     answers = await asyncio.gather(*(_answer(llm, streaming=streaming) for _ in range(3)))
     assert all(answers)
@@ -97,9 +97,11 @@ async def test_the_rate_limiter_field_does_it_as_well(provider, lab, async_clien
     assert (bucket_of().in_flight, bucket_of().waiting) == (0, 0)
 
 
-async def test_a_refusal_in_the_middle_of_a_run_is_waited_out(provider, lab, async_client, limiter, bucket_of):
+async def test_a_refusal_in_the_middle_of_a_run_is_waited_out(
+    provider, lab, async_client, limiter, bucket_of
+):
     """A stranger takes the whole limit between two steps of the agent."""
-    emulator = provider(requests_per_minute=4, window=1.0, algorithm="fixed_window")
+    emulator = provider(requests_per_minute=4, window=0.5, algorithm="fixed_window")
     llm = AdaptiveLLM(llm=lab.llm(emulator, async_client, max_tokens=200), limiter=limiter)
 
     async def population(city: str) -> str:
@@ -158,7 +160,11 @@ def relay(call):
     """Each agent looks something up, and hands over to the next; the last one answers."""
     system = call.body["messages"][0]["content"]
     name = next(name for name in ("planner", "researcher", "writer") if f"You are the {name}." in system)
-    asked = [made["function"]["name"] for message in call.body["messages"] for made in message.get("tool_calls") or ()]
+    asked = [
+        made["function"]["name"]
+        for message in call.body["messages"]
+        for made in message.get("tool_calls") or ()
+    ]
     if name == "planner":
         return ToolCall("handoff", {"to_agent": "researcher", "reason": "look it up"})
     if name == "researcher" and asked.count("population") < 2:

@@ -79,7 +79,9 @@ def test_a_text_that_cannot_fit_alone_is_the_providers_to_refuse(lab, client, li
 
 def test_what_is_known_not_to_fit_is_split_before_it_is_sent(lab, client):
     emulator = lab.provider(headers=False)
-    model = AdaptiveEmbedding(lab.embedding(emulator, client), quotas=[{"unit": "tokens", "limit": 100, "window": 1}])
+    model = AdaptiveEmbedding(
+        lab.embedding(emulator, client), quotas=[{"unit": "tokens", "limit": 100, "window": 1}]
+    )
     assert len(model.get_text_embedding_batch(["word" * 40] * 5)) == 5
     assert emulator.stats().requests == 3
 
@@ -96,7 +98,9 @@ def test_without_network_what_is_guessed_is_charged():
 
 async def test_what_is_in_the_cache_costs_nothing(lab, async_client, limiter, bucket_of):
     emulator = lab.provider(**PLENTY)
-    model = AdaptiveEmbedding(lab.embedding(emulator, async_client, embeddings_cache=SimpleKVStore()), limiter)
+    model = AdaptiveEmbedding(
+        lab.embedding(emulator, async_client, embeddings_cache=SimpleKVStore()), limiter
+    )
     first = await model.aget_text_embedding_batch(TEXTS)
     assert await model.aget_text_embedding_batch(TEXTS) == first
     assert await model.aget_text_embedding(TEXTS[2]) == first[2]
@@ -106,7 +110,9 @@ async def test_what_is_in_the_cache_costs_nothing(lab, async_client, limiter, bu
 def test_llm_and_embeddings_share_a_limiter(lab, client, limiter):
     emulator = lab.provider(per_model=True, **PLENTY)
     AdaptiveEmbedding(lab.embedding(emulator, client), limiter).get_text_embedding("hello")
-    AdaptiveLLM(llm=lab.llm(emulator, client), limiter=limiter).chat([ChatMessage(role="user", content="hello")])
+    AdaptiveLLM(llm=lab.llm(emulator, client), limiter=limiter).chat(
+        [ChatMessage(role="user", content="hello")]
+    )
     assert sorted(bucket.admitted for bucket in limiter.snapshot().buckets) == [1, 1]
 
 
@@ -158,7 +164,10 @@ def _mock():
     ("build", "words"),
     [
         (lambda: AdaptiveEmbedding("small"), "embed_model must be a LlamaIndex embedding model, got 'small'"),
-        (lambda: AdaptiveEmbedding(AdaptiveEmbedding(_mock())), "limited already, by its own AdaptiveEmbedding"),
+        (
+            lambda: AdaptiveEmbedding(AdaptiveEmbedding(_mock())),
+            "limited already, by its own AdaptiveEmbedding",
+        ),
         (lambda: AdaptiveEmbedding(_limited()), "limited already, by rate_limiter=<"),
         (lambda: AdaptiveEmbedding(_mock(), 3), "limiter must be a Limiter, got 3"),
         (lambda: AdaptiveEmbedding(_mock(), Limiter(), max_wait=1), "max_wait=1"),

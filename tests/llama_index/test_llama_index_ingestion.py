@@ -12,9 +12,9 @@ from llama_index.core.schema import TextNode
 
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter
 
-NODES = 300
+NODES = 200
 TOKENS = 50  # of each
-WINDOW = 1.0  # seconds, in which 5,000 tokens may be sent: a third of all
+WINDOW = 1.0  # seconds, in which 5,000 tokens may be sent: half of all
 LIMIT = {"tokens_per_minute": 5000, "requests_per_minute": 100_000, "window": WINDOW}
 
 
@@ -54,7 +54,7 @@ def test_a_pipeline_of_hundreds_of_nodes(limited, lab, client, bucket_of):
 
 
 async def test_a_pipeline_in_async_sends_all_batches_at_once(limited, lab, async_client, bucket_of):
-    """Fifteen batches ask together while nothing is known of the limit."""
+    """Ten batches ask together while nothing is known of the limit."""
     emulator = lab.provider("ietf", **LIMIT)
     nodes = await IngestionPipeline(transformations=[limited(emulator, async_client)]).arun(nodes=_nodes())
     _embedded(nodes)

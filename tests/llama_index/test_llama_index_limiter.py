@@ -21,6 +21,8 @@ from adaptive_rate_limiter import ConfigurationError, Limiter
 from adaptive_rate_limiter.core.estimate import Estimator
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter, AdaptiveLLM
 
+PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
+
 
 class City(BaseModel):
     name: str
@@ -67,30 +69,30 @@ ASYNC = {
 
 
 @pytest.mark.parametrize("form", SYNC)
-def test_each_sync_form_is_counted_as_the_provider_counts_it(form, lab, client, limiter, plenty, same_books):
-    emulator = lab.provider(**plenty)
+def test_each_sync_form_is_counted_as_the_provider_counts_it(form, lab, client, limiter, same_books):
+    emulator = lab.provider(**PLENTY)
     SYNC[form](lab.llm(emulator, client, max_tokens=200, rate_limiter=AdaptiveLimiter(limiter)))
     same_books(emulator, 1)
 
 
 @pytest.mark.parametrize("form", ASYNC)
 async def test_each_async_form_is_counted_as_the_provider_counts_it(
-    form, lab, async_client, limiter, plenty, same_books
+    form, lab, async_client, limiter, same_books
 ):
-    emulator = lab.provider(**plenty)
+    emulator = lab.provider(**PLENTY)
     await ASYNC[form](lab.llm(emulator, async_client, max_tokens=200, rate_limiter=AdaptiveLimiter(limiter)))
     same_books(emulator, 1)
 
 
-async def test_a_hundred_tasks_match_every_call(lab, async_client, limiter, plenty, recorded):
-    emulator = lab.provider(**plenty)
+async def test_a_hundred_tasks_match_every_call(lab, async_client, limiter, recorded):
+    emulator = lab.provider(**PLENTY)
     llm = lab.llm(emulator, async_client, rate_limiter=AdaptiveLimiter(limiter))
     await asyncio.gather(*(llm.achat(_said("word" * size)) for size in range(1, 101)))
     assert sorted(recorded) == [(size, size) for size in range(1, 101)]
 
 
-def test_threads_match_every_call(lab, client, limiter, plenty, recorded):
-    emulator = lab.provider(**plenty)
+def test_threads_match_every_call(lab, client, limiter, recorded):
+    emulator = lab.provider(**PLENTY)
     llm = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter))
     threads = [
         threading.Thread(target=lambda size=size: llm.chat(_said("word" * size))) for size in range(1, 17)
@@ -104,10 +106,10 @@ def test_threads_match_every_call(lab, client, limiter, plenty, recorded):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_streams_opened_before_any_is_read_each_send_under_a_reservation(
-    order, lab, client, limiter, plenty, same_books
+    order, lab, client, limiter, same_books
 ):
     """OpenAI's LLM sends a stream's request when it is first read."""
-    emulator = lab.provider(**plenty)
+    emulator = lab.provider(**PLENTY)
     llm = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter))
     streams = [llm.stream_chat(_said("word" * 50)) for _ in order]
     for place in order:
@@ -115,8 +117,8 @@ def test_streams_opened_before_any_is_read_each_send_under_a_reservation(
     same_books(emulator, 3)
 
 
-async def test_async_streams_opened_before_any_is_read(lab, async_client, limiter, plenty, same_books):
-    emulator = lab.provider(**plenty)
+async def test_async_streams_opened_before_any_is_read(lab, async_client, limiter, same_books):
+    emulator = lab.provider(**PLENTY)
     llm = lab.llm(emulator, async_client, rate_limiter=AdaptiveLimiter(limiter))
     streams = [await llm.astream_chat(_said("word" * 50)) for _ in range(3)]
     for stream in streams:
@@ -124,8 +126,8 @@ async def test_async_streams_opened_before_any_is_read(lab, async_client, limite
     same_books(emulator, 3)
 
 
-def test_a_call_between_the_opening_and_the_reading_of_a_stream(lab, client, limiter, plenty, same_books):
-    emulator = lab.provider(**plenty)
+def test_a_call_between_the_opening_and_the_reading_of_a_stream(lab, client, limiter, same_books):
+    emulator = lab.provider(**PLENTY)
     llm = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter))
     stream = llm.stream_chat(_said("word" * 50))
     llm.chat(_said("word" * 50))
@@ -134,10 +136,8 @@ def test_a_call_between_the_opening_and_the_reading_of_a_stream(lab, client, lim
 
 
 @pytest.mark.parametrize("through", ["rate_limiter", "AdaptiveLLM"])
-def test_nothing_leaks_into_what_is_called_while_a_stream_is_read(
-    through, lab, client, limiter, plenty, bucket_of
-):
-    emulator, other = lab.provider(**plenty), lab.provider(requests_per_minute=5)
+def test_nothing_leaks_into_what_is_called_while_a_stream_is_read(through, lab, client, limiter, bucket_of):
+    emulator, other = lab.provider(**PLENTY), lab.provider(requests_per_minute=5)
     if through == "AdaptiveLLM":
         llm = AdaptiveLLM(llm=lab.llm(emulator, client), limiter=limiter)
     else:
@@ -154,16 +154,14 @@ def test_nothing_leaks_into_what_is_called_while_a_stream_is_read(
 
 
 @pytest.mark.parametrize("through", ["rate_limiter", "AdaptiveLLM"])
-def test_a_limited_call_while_a_stream_is_read_is_its_own(
-    through, lab, client, limiter, plenty, bucket_of, recorded
-):
-    emulator = lab.provider(**plenty)
+def test_a_limited_call_while_a_stream_is_read_is_its_own(through, lab, client, bucket_of, recorded):
+    emulator = lab.provider(**PLENTY)
     usage = {"additional_kwargs": {"stream_options": {"include_usage": True}}}
-    inner = lab.llm(emulator, client, model="gpt-4", rate_limiter=AdaptiveLimiter(limiter))
+    inner = lab.llm(emulator, client, model="gpt-4", rate_limiter=AdaptiveLimiter(lab.limiter))
     if through == "AdaptiveLLM":
-        outer = AdaptiveLLM(llm=lab.llm(emulator, client, **usage), limiter=limiter)
+        outer = AdaptiveLLM(llm=lab.llm(emulator, client, **usage), limiter=lab.limiter)
     else:
-        outer = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter), **usage)
+        outer = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(lab.limiter), **usage)
     for number, _ in enumerate(outer.stream_chat(_said("word" * 30))):
         if number < 2:
             inner.chat(_said("word" * 4))
@@ -193,8 +191,8 @@ class Twice(CustomLLM):
         raise NotImplementedError
 
 
-def test_a_call_that_llamaindex_limits_twice_is_admitted_once(lab, client, limiter, plenty, same_books):
-    emulator = lab.provider(**plenty)
+def test_a_call_that_llamaindex_limits_twice_is_admitted_once(lab, client, limiter, same_books):
+    emulator = lab.provider(**PLENTY)
     rate_limiter = AdaptiveLimiter(limiter)
     inner = lab.llm(emulator, client, rate_limiter=rate_limiter)
     assert Twice(inner=inner, rate_limiter=rate_limiter).complete("hello").text
@@ -203,9 +201,9 @@ def test_a_call_that_llamaindex_limits_twice_is_admitted_once(lab, client, limit
 
 
 def test_an_adaptive_llm_around_an_llm_whose_own_model_is_limited_admits_once(
-    lab, client, limiter, plenty, same_books
+    lab, client, limiter, same_books
 ):
-    emulator = lab.provider(**plenty)
+    emulator = lab.provider(**PLENTY)
     inner = lab.llm(emulator, client, max_tokens=200, rate_limiter=AdaptiveLimiter(limiter))
     AdaptiveLLM(llm=inner.as_structured_llm(City), limiter=limiter).chat(_said("a city"))
     same_books(emulator, 1)
@@ -276,8 +274,8 @@ def test_usage_is_read_where_providers_put_it(told, tokens):
     assert 1000 - bucket.limits[0].remaining == pytest.approx(tokens, abs=2)
 
 
-def test_two_keys_have_two_buckets(lab, client, limiter, plenty):
-    emulator = lab.provider(**plenty)
+def test_two_keys_have_two_buckets(lab, client, limiter):
+    emulator = lab.provider(**PLENTY)
     rate_limiter = AdaptiveLimiter(limiter)
     for key in ("one", "two", "one"):
         lab.llm(emulator, client, api_key=key, rate_limiter=rate_limiter).chat(_said())
@@ -286,8 +284,8 @@ def test_two_keys_have_two_buckets(lab, client, limiter, plenty):
     assert not any("one" in bucket.bucket_id for bucket in limiter.snapshot().buckets)
 
 
-def test_without_observation_limits_are_not_learned_from_headers(lab, client, limiter, plenty):
-    emulator = lab.provider(**plenty)
+def test_without_observation_limits_are_not_learned_from_headers(lab, client, limiter):
+    emulator = lab.provider(**PLENTY)
     lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter, observe_http=False)).chat(_said())
     (bucket,) = limiter.snapshot().buckets
     assert (bucket.admitted, bucket.in_flight) == (1, 0)
@@ -355,8 +353,8 @@ AEMBED = {
 
 
 @pytest.mark.parametrize("form", EMBED)
-def test_each_form_of_embedding_is_counted(form, lab, client, limiter, plenty, same_books):
-    emulator = lab.provider(**plenty)
+def test_each_form_of_embedding_is_counted(form, lab, client, limiter, same_books):
+    emulator = lab.provider(**PLENTY)
     calls, run = EMBED[form]
     run(lab.embedding(emulator, client, embed_batch_size=6, rate_limiter=AdaptiveLimiter(limiter)))
     same_books(emulator, calls)
@@ -364,28 +362,30 @@ def test_each_form_of_embedding_is_counted(form, lab, client, limiter, plenty, s
 
 @pytest.mark.parametrize("form", AEMBED)
 @pytest.mark.parametrize("workers", [None, 2])
-async def test_each_async_form_of_embedding_is_counted(
-    form, workers, lab, async_client, limiter, plenty, same_books
-):
-    emulator = lab.provider(**plenty)
+async def test_each_async_form_of_embedding_is_counted(form, workers, lab, async_client, same_books):
+    emulator = lab.provider(**PLENTY)
     calls, run = AEMBED[form]
     model = lab.embedding(
-        emulator, async_client, embed_batch_size=6, num_workers=workers, rate_limiter=AdaptiveLimiter(limiter)
+        emulator,
+        async_client,
+        embed_batch_size=6,
+        num_workers=workers,
+        rate_limiter=AdaptiveLimiter(lab.limiter),
     )
     await run(model)
     same_books(emulator, calls)
 
 
-async def test_batches_at_once_are_each_known_by_their_size(lab, async_client, limiter, plenty, recorded):
-    emulator = lab.provider(**plenty)
+async def test_batches_at_once_are_each_known_by_their_size(lab, async_client, limiter, recorded):
+    emulator = lab.provider(**PLENTY)
     model = lab.embedding(emulator, async_client, embed_batch_size=1, rate_limiter=AdaptiveLimiter(limiter))
     await model.aget_text_embedding_batch(["word" * size for size in range(1, 21)])
     assert sorted(recorded) == [(size, size) for size in range(1, 21)]
 
 
-def test_a_batch_found_in_the_cache_is_not_paid_for_twice(lab, client, limiter, plenty, bucket_of):
+def test_a_batch_found_in_the_cache_is_not_paid_for_twice(lab, client, limiter, bucket_of):
     """LlamaIndex asks its rate limiter even for a batch that is in the cache, but not for a single text."""
-    emulator = lab.provider(**plenty)
+    emulator = lab.provider(**PLENTY)
     cache = SimpleKVStore()
     model = lab.embedding(emulator, client, embeddings_cache=cache, rate_limiter=AdaptiveLimiter(limiter))
     assert len(model.get_text_embedding_batch(TEXTS)) == 20
@@ -407,9 +407,9 @@ class OneByOne(MockEmbedding):
 
 @pytest.mark.parametrize("through", ["rate_limiter", "AdaptiveEmbedding"])
 def test_a_model_that_sends_one_by_one_is_charged_for_each_text_once(
-    through, lab, client, plenty, limiter, same_books
+    through, lab, client, limiter, same_books
 ):
-    emulator = lab.provider(**plenty)
+    emulator = lab.provider(**PLENTY)
     model = OneByOne(embed_dim=2, emulator=emulator, client=client, model_name="one")
     if through == "AdaptiveEmbedding":
         model = AdaptiveEmbedding(model, limiter)
@@ -419,8 +419,8 @@ def test_a_model_that_sends_one_by_one_is_charged_for_each_text_once(
     same_books(emulator, 8)
 
 
-def test_chat_and_embeddings_share_a_limiter_through_an_index(lab, client, plenty):
-    emulator = lab.provider(per_model=True, **plenty)
+def test_chat_and_embeddings_share_a_limiter_through_an_index(lab, client):
+    emulator = lab.provider(per_model=True, **PLENTY)
     rate_limiter = AdaptiveLimiter()
     llm = lab.llm(emulator, client, rate_limiter=rate_limiter, max_tokens=200)
     model = lab.embedding(emulator, client, rate_limiter=rate_limiter)

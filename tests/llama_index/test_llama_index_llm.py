@@ -37,6 +37,8 @@ from adaptive_rate_limiter.core.estimate import guess_tokens
 from llama_index.llms.adaptive_rate_limiter import AdaptiveLimiter, AdaptiveLLM, RateLimiterWaitEvent
 from llama_index.llms.adaptive_rate_limiter.calls import messages_prompt
 
+PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
+
 # LlamaIndex's streams of structured output use what pydantic has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
 
@@ -124,8 +126,8 @@ def _plain(answer):
 
 
 @pytest.mark.parametrize("form", CHAT)
-def test_each_sync_form_is_counted_as_the_provider_counts_it(form, lab, client, limiter, plenty, same_books):
-    emulator = lab.provider(**plenty)
+def test_each_sync_form_is_counted_as_the_provider_counts_it(form, lab, client, limiter, same_books):
+    emulator = lab.provider(**PLENTY)
     bare = lab.llm(lab.provider(), client, max_tokens=200)
     llm = AdaptiveLLM(llm=lab.llm(emulator, client, max_tokens=200), limiter=limiter)
     assert str(_plain(CHAT[form](llm))) == str(_plain(CHAT[form](bare)))
@@ -134,9 +136,9 @@ def test_each_sync_form_is_counted_as_the_provider_counts_it(form, lab, client, 
 
 @pytest.mark.parametrize("form", ACHAT)
 async def test_each_async_form_is_counted_as_the_provider_counts_it(
-    form, lab, async_client, limiter, plenty, same_books
+    form, lab, async_client, limiter, same_books
 ):
-    emulator = lab.provider(**plenty)
+    emulator = lab.provider(**PLENTY)
     bare = lab.llm(lab.provider(), async_client, max_tokens=200)
     llm = AdaptiveLLM(llm=lab.llm(emulator, async_client, max_tokens=200), limiter=limiter)
     assert str(_plain(await ACHAT[form](llm))) == str(_plain(await ACHAT[form](bare)))
@@ -145,9 +147,9 @@ async def test_each_async_form_is_counted_as_the_provider_counts_it(
 
 @pytest.mark.parametrize("form", STRUCTURED)
 @pytest.mark.parametrize("model", ["gpt-4o", "gpt-4-turbo"])  # by JSON schema, and by function calling
-def test_structured_output_is_the_wrapped_llms_own(form, model, lab, client, limiter, plenty, bucket_of):
-    emulator = lab.provider(**plenty)
-    llm = AdaptiveLLM(llm=lab.llm(emulator, client, model=model, max_tokens=200), limiter=limiter)
+def test_structured_output_is_the_wrapped_llms_own(form, model, lab, client, bucket_of):
+    emulator = lab.provider(**PLENTY)
+    llm = AdaptiveLLM(llm=lab.llm(emulator, client, model=model, max_tokens=200), limiter=lab.limiter)
     city = STRUCTURED[form](llm)
     assert City.model_validate(city.model_dump()) == City(name="text", people=1)
     assert (bucket_of().admitted, bucket_of().in_flight, emulator.stats().requests) == (1, 0, 1)
@@ -155,9 +157,9 @@ def test_structured_output_is_the_wrapped_llms_own(form, model, lab, client, lim
 
 @pytest.mark.parametrize("form", ASTRUCTURED)
 @pytest.mark.parametrize("model", ["gpt-4o", "gpt-4-turbo"])
-async def test_structured_output_in_async(form, model, lab, async_client, limiter, plenty, bucket_of):
-    emulator = lab.provider(**plenty)
-    llm = AdaptiveLLM(llm=lab.llm(emulator, async_client, model=model, max_tokens=200), limiter=limiter)
+async def test_structured_output_in_async(form, model, lab, async_client, bucket_of):
+    emulator = lab.provider(**PLENTY)
+    llm = AdaptiveLLM(llm=lab.llm(emulator, async_client, model=model, max_tokens=200), limiter=lab.limiter)
     answer = await ASTRUCTURED[form](llm)
     last = answer[-1] if isinstance(answer, list) else answer
     city = getattr(last, "raw", last)
@@ -205,8 +207,8 @@ def test_what_llamaindex_reads_is_the_wrapped_ones(lab, client):
         llm.no_such_thing  # noqa: B018 - reading is what is tested
 
 
-def test_what_llamaindex_sets_is_set_on_the_wrapped_one(lab, client, plenty):
-    emulator = lab.provider(**plenty)
+def test_what_llamaindex_sets_is_set_on_the_wrapped_one(lab, client):
+    emulator = lab.provider(**PLENTY)
     counter = TokenCountingHandler(tokenizer=str.split)
     llm = AdaptiveLLM(llm=lab.llm(emulator, client))
     Settings.llm = llm
@@ -230,8 +232,8 @@ def test_predict_sends_the_wrapped_ones_system_prompt(lab, client):
     assert [message["content"] for message in seen[0]] == ["Be brief.", "The largest city of Italy?"]
 
 
-def test_a_message_with_a_picture_is_sent_as_it_is(lab, client, limiter, plenty, bucket_of):
-    emulator = lab.provider(**plenty)
+def test_a_message_with_a_picture_is_sent_as_it_is(lab, client, limiter, bucket_of):
+    emulator = lab.provider(**PLENTY)
     picture = ImageBlock(image=b"\x89PNG\r\n\x1a\n" + b"\0" * 64, image_mimetype="image/png")
     message = ChatMessage(role="user", blocks=[TextBlock(text="What is it?"), picture])
     llm = AdaptiveLLM(llm=lab.llm(emulator, client), limiter=limiter)
@@ -271,8 +273,8 @@ def test_calls_of_tools_in_the_old_form_count():
 
 
 @pytest.mark.parametrize("how", ["pickle", "deepcopy"])
-def test_a_copy_shares_the_limiter(how, lab, client, plenty):
-    emulator = lab.provider(**plenty)
+def test_a_copy_shares_the_limiter(how, lab, client):
+    emulator = lab.provider(**PLENTY)
     llm = AdaptiveLLM(llm=lab.llm(emulator, client), quotas={"requests": 30})
     llm.llm._http_client = None  # which cannot be copied, as LlamaIndex would warn
     clone = pickle.loads(pickle.dumps(llm)) if how == "pickle" else copy.deepcopy(llm)
@@ -359,7 +361,7 @@ async def test_a_gathered_hundred_is_paced(lab, async_client, limiter, bucket_of
     assert (bucket_of().in_flight, bucket_of().waiting) == (0, 0)
 
 
-async def test_events_of_one_call_come_once(lab, async_client, plenty):
+async def test_events_of_one_call_come_once(lab, async_client):
     events = []
 
     class Names(BaseEventHandler):
@@ -369,16 +371,16 @@ async def test_events_of_one_call_come_once(lab, async_client, plenty):
     handler = Names()
     get_dispatcher().add_event_handler(handler)
     try:
-        await AdaptiveLLM(llm=lab.llm(lab.provider(**plenty), async_client)).achat(_said("hello"))
+        await AdaptiveLLM(llm=lab.llm(lab.provider(**PLENTY), async_client)).achat(_said("hello"))
     finally:
         get_dispatcher().event_handlers.remove(handler)
     assert events == ["LLMChatStartEvent", "LLMChatEndEvent"]
 
 
-def test_the_callback_manager_hears_it_once(lab, client, plenty):
+def test_the_callback_manager_hears_it_once(lab, client):
     counter = TokenCountingHandler(tokenizer=str.split)
     llm = AdaptiveLLM(
-        llm=lab.llm(lab.provider(**plenty), client), callback_manager=CallbackManager([counter])
+        llm=lab.llm(lab.provider(**PLENTY), client), callback_manager=CallbackManager([counter])
     )
     llm.complete("hello")
     assert len(counter.llm_token_counts) == 1
@@ -423,8 +425,8 @@ def _limited():
     return llm
 
 
-def test_it_wraps_a_structured_llm_too(lab, client, limiter, plenty, same_books):
-    emulator = lab.provider(**plenty)
+def test_it_wraps_a_structured_llm_too(lab, client, limiter, same_books):
+    emulator = lab.provider(**PLENTY)
     inner = lab.llm(emulator, client, max_tokens=200).as_structured_llm(City)
     assert isinstance(inner, StructuredLLM)
     answer = AdaptiveLLM(llm=inner, limiter=limiter).chat(_said("a city"))

@@ -116,7 +116,7 @@ async def test_a_refusal_is_waited_out_and_the_call_is_sent_again(form, limiter)
 @pytest.mark.parametrize("form", ["stream_chat", "astream_chat"])
 async def test_a_stream_that_is_refused_at_its_start_is_sent_again(form, lab, client, async_client, limiter):
     emulator = lab.provider("ietf", requests_per_minute=1, window=0.5, latency=0.0)
-    httpx.post(emulator.base_url + "/chat/completions", json={"model": "gpt-4o", "messages": []})  # takes the limit
+    await async_client.post(emulator.base_url + "/chat/completions", json={"model": "gpt-4o", "messages": []})
     side = async_client if form == "astream_chat" else client
     answer = await _run(form, AdaptiveLLM(llm=lab.llm(emulator, side), limiter=limiter))
     assert len(answer) > 2
@@ -179,7 +179,9 @@ def test_messages_are_not_changed_by_the_attempts(limiter):
     wire = Wire((429, SOON, LIMITED), (200, {}, GOOD))
     history = _said("before")
     AdaptiveLLM(llm=wire.llm(), limiter=limiter).chat_with_tools([], "now", history)
-    assert [len(httpx.Response(200, content=request.read()).json()["messages"]) for request in wire.requests] == [2, 2]
+    assert [
+        len(httpx.Response(200, content=request.read()).json()["messages"]) for request in wire.requests
+    ] == [2, 2]
     assert len(history) == 1
 
 
@@ -263,7 +265,12 @@ def test_a_refusal_that_only_an_error_tells_is_waited_out(error, limiter):
 
 @pytest.mark.parametrize(
     ("error", "refused"),
-    [(BotoError("ValidationException", 400), 0), (BrokenError("x"), 0), (ValueError("y"), 0), (GrpcError("z"), 1)],
+    [
+        (BotoError("ValidationException", 400), 0),
+        (BrokenError("x"), 0),
+        (ValueError("y"), 0),
+        (GrpcError("z"), 1),
+    ],
     ids=repr,
 )
 def test_what_an_error_tells_is_learned_through_rate_limiter(error, refused, limiter):

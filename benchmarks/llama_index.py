@@ -1,0 +1,180 @@
+"""LlamaIndex at the limit: agents, the ingestion of many nodes, and what a limiter adds to one `chat`.
+
+`python -m benchmarks.llama_index` prints the figures; `python -m benchmarks.llama_index ingestion` only one of them.
+Clients and provider talk HTTP on loopback, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.schema import TextNode
+from llama_index.embeddings.openai import OpenAIEmbedding
+from llama_index.llms.openai import OpenAI
+
+from adaptive_rate_limiter import Limiter
+from benchmarks.goodput import served
+from benchmarks.invoke import HEADERS, REPLY
+from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter, AdaptiveLLM
+
+AGENTS, RESULTS = 60, 3  # each agent calls its model once for each result of a tool, and once to answer
+REQUESTS_PER_MINUTE = 120
+NODES, NODE_TOKENS, TOKENS_PER_MINUTE = 2000, 100, 80_000
+LATENCY = (0.2, 0.6)
+ROUNDS, CALLS = 40, 50
+CLIENTS = ("none", "AdaptiveLLM", "AdaptiveLimiter")
+CHAT = [ChatMessage(role="user", content="Hello")]
+
+
+def next_tool(call: Any) -> str | None:
+    """The emulator's side of the agents: tools are called until there are RESULTS of them."""
+    results = sum(message["role"] == "tool" for message in call.body["messages"])
+    return "population" if results < RESULTS else None
+
+
+def population(city: str) -> str:
+    """How many people live in a city."""
+    return f"{city}: 3 million"
+
+
+async def agents() -> dict[str, Any]:
+    """Streaming agents that run at once, every one of several steps, under a limit on requests."""
+    limits = {"requests_per_minute": REQUESTS_PER_MINUTE, "latency": LATENCY, "tool_calls": next_tool}
+    with served("openai", [], **limits) as provider:
+        llm = AdaptiveLLM(
+            llm=OpenAI(model="gpt-4o", api_key="none", api_base=provider.base_url, max_tokens=64)
+        )
+
+        async def one(number: int) -> str:
+            agent = FunctionAgent(llm=llm, tools=[population])
+            memory = ChatMemoryBuffer.from_defaults(token_limit=100_000)
+            return str(await agent.run(f"How many people live in city {number}?", memory=memory))
+
+        started = time.monotonic()
+        answers = await asyncio.gather(*(one(number) for number in range(AGENTS)), return_exceptions=True)
+        seconds = time.monotonic() - started
+        return _outcome(provider, seconds, lost=sum(isinstance(answer, BaseException) for answer in answers))
+
+
+async def ingestion(client: str = "AdaptiveEmbedding") -> dict[str, Any]:
+    """NODES nodes through a pipeline, in batches of a hundred, under a limit on tokens."""
+    limits = {"tokens_per_minute": TOKENS_PER_MINUTE, "requests_per_minute": 10_000, "latency": LATENCY}
+    with served("openai", [], **limits) as provider:
+        model = OpenAIEmbedding(model="text-embedding-3-small", api_key="none", api_base=provider.base_url)
+        if client == "AdaptiveEmbedding":
+            model = AdaptiveEmbedding(model)
+        else:
+            model.rate_limiter = AdaptiveLimiter()
+        nodes = [TextNode(text=f"{number:05}".ljust(NODE_TOKENS * 4, "x")) for number in range(NODES)]
+        started = time.monotonic()
+        embedded = await IngestionPipeline(transformations=[model], disable_cache=True).arun(nodes=nodes)
+        seconds = time.monotonic() - started
+        return _outcome(provider, seconds, lost=NODES - sum(bool(node.embedding) for node in embedded))
+
+
+def _outcome(provider: Any, seconds: float, lost: int) -> dict[str, Any]:
+    stats, bound = provider.outcome()
+    return {
+        "seconds": seconds, "bound": bound, "ratio": seconds / bound, "admitted": stats.admitted,
+        "refused": stats.refused, "lost": lost,
+    }  # fmt: skip
+
+
+def serve(client: str) -> None:
+    """For every line that comes in, the microseconds of one `chat` of no latency: the median of CALLS, in CPU time."""
+    transport = httpx.MockTransport(
+        lambda request: httpx.Response(200, headers=HEADERS, content=REPLY, request=request)
+    )
+    llm: Any = OpenAI(
+        model="gpt-4o", api_key="none", max_retries=0, http_client=httpx.Client(transport=transport)
+    )
+    if client == "AdaptiveLLM":
+        llm = AdaptiveLLM(llm=llm, limiter=Limiter())
+    elif client == "AdaptiveLimiter":
+        llm.rate_limiter = AdaptiveLimiter(Limiter())
+    for _ in sys.stdin:
+        taken = []
+        for _ in range(CALLS):
+            started = time.thread_time()
+            llm.chat(CHAT)
+            taken.append(time.thread_time() - started)
+        print(statistics.median(taken) * 1e6, flush=True)
+
+
+def added() -> dict[str, float]:
+    """Microseconds of one `chat`, and what each limiter adds to it: medians of the rounds, in which all take turns."""
+    command = [sys.executable, "-m", "benchmarks.llama_index", "--serve"]
+    with ExitStack() as stack:
+        workers = {
+            client: stack.enter_context(
+                subprocess.Popen([*command, client], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for client in CLIENTS
+        }
+        rounds = [{client: _round(worker) for client, worker in workers.items()} for _ in range(ROUNDS)]
+        for worker in workers.values():
+            worker.stdin.close()
+    del rounds[0]  # imports and first-use costs
+    plain = statistics.median(one["none"] for one in rounds)
+    more = {client: statistics.median(one[client] - one["none"] for one in rounds) for client in CLIENTS[1:]}
+    return {"none": plain} | more
+
+
+def _round(worker: subprocess.Popen[str]) -> float:
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    return float(worker.stdout.readline())
+
+
+def measure() -> dict[str, Any]:
+    """`agents` and `ingestion`: seconds, T*, their ratio, refusals and losses; `chat`: microseconds added."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # LlamaIndex's own
+        return {
+            "agents": asyncio.run(agents()),
+            "ingestion": asyncio.run(ingestion()),
+            "ingestion, rate_limiter": asyncio.run(ingestion("AdaptiveLimiter")),
+            "chat": added(),
+        }
+
+
+def lines(measured: dict[str, Any]) -> list[str]:
+    """The figures as rows of a table."""
+    rows = ["| run | time / T* | refused | lost |", "|---|---|---|---|"]
+    for name, figures in measured.items():
+        if "ratio" in figures:
+            rows.append(f"| {name} | {figures['ratio']:.3f} | {figures['refused']} | {figures['lost']} |")
+    chat = measured.get("chat")
+    if chat:
+        rows += ["", "| one `chat`, µs | added by AdaptiveLLM | added by AdaptiveLimiter |", "|---|---|---|"]
+        rows.append(f"| {chat['none']:.0f} | {chat['AdaptiveLLM']:.0f} | {chat['AdaptiveLimiter']:.0f} |")
+    return rows
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1:]
+    if asked[:1] == ["--serve"]:
+        serve(asked[1])
+    elif not asked:
+        print("\n".join(lines(measure())))
+    else:
+        warnings.simplefilter("ignore")
+        parts = {
+            "agents": lambda: asyncio.run(agents()),
+            "ingestion": lambda: asyncio.run(ingestion()),
+            "chat": added,
+        }
+        for part in asked:
+            print(part, parts[part]())
