@@ -204,9 +204,8 @@ def _headers(response: Any) -> Any:
 
 
 def _are_headers(headers: Any) -> bool:
-    return isinstance(headers, Mapping) or (
-        callable(getattr(headers, "items", None)) and not isinstance(headers, type)
-    )
+    """A mapping, or what http.client has; not a mock, which has every name there is, but not its class."""
+    return isinstance(headers, Mapping) or callable(getattr(type(headers), "items", None))
 
 
 def _status(holder: Any) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.discovery import Discovery
@@ -27,10 +28,15 @@ class EagerDiscovery(Discovery):
         self.eager = True
 
     def ready_at(self, cost: Cost, now: float, waiting: int) -> float:
-        if self.eager and self.replied and not self.found and now >= self.rest_until:
-            self._settle(now)
+        if not self.eager:
+            return super().ready_at(cost, now, waiting)
+        self._settle(now)
+        if self.replied and not self.found:
             return now
-        return super().ready_at(cost, now, waiting)
+        if self.in_doubt or self.invited_at == math.inf:
+            return super().ready_at(cost, now, waiting)
+        # The provider has said when to come again: one call does, and tells whether more may.
+        return now if now >= self.invited_at else min(self.invited_at, super().ready_at(cost, now, waiting))
 
     def _experiment_at(self, cost: Cost, now: float, waiting: int) -> float:
         if not self.eager:

@@ -118,10 +118,10 @@ def is_stream(result: Any) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_stream(kind: type) -> bool:
-    if not hasattr(kind, "__anext__"):
+    step = inspect.getattr_static(kind, "__anext__", None)
+    if step is None:
         return callable(getattr(kind, "get_iterator", None)) and callable(getattr(kind, "set_iterator", None))
-    # Mocks have every name there is; theirs are no methods.
-    return callable(inspect.getattr_static(kind, "__anext__")) and hasattr(kind, "__aiter__")
+    return callable(step) and hasattr(kind, "__aiter__")  # a mock has every name there is, but no method yet
 
 
 def wrap(result: Any, context: StreamingReservationContext) -> Any:
