@@ -263,6 +263,8 @@ class Tally:
 def used_by_others(gauge: ToldGauge) -> float:
     """What headers show to be taken beyond our own use, at least: the least of the plausible ways of counting.
 
-    Whatever differs from our own count is a correction; but for what a limit grew, that is somebody else's use.
+    A correction is somebody else's use, but for what the limit itself shrank. What it grew is no gift of all
+    providers, and may be in the corrections or not: it counts as given.
     """
-    return max(0.0, min(level.capacity - level.initial - level.corrected for level in gauge.active))
+    taken = (min(0.0, level.capacity - level.initial) - level.corrected for level in gauge.active)
+    return max(0.0, min(taken))

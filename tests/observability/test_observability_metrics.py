@@ -1,0 +1,500 @@
+"""What is scraped is what happened: sums add up, counters never go down, labels are bounded."""
+
+import asyncio
+import gc
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from tests.observability.scraped import PREFIX, Scrape
+
+from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter, MemoryBackend, Quota
+from adaptive_rate_limiter.observability import PrometheusCollector, export_if_installed, export_metrics
+from adaptive_rate_limiter.observability.metrics import COUNTERS, GAUGES, MOST_WORDS, REASONS, UNITS, WAITS
+from adaptive_rate_limiter.testing import FakeClock, ProviderEmulator
+from adaptive_rate_limiter.testing.limits import TokenBucket
+
+REFUSALS = {
+    "rate_limit": (429, {"retry-after": "2"}, {"error": {"message": "slow down"}}),
+    "overload": (529, {}, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+    "concurrency": (429, {}, {"error": {"message": "Too many concurrent requests"}}),
+    "quota_exhausted": (
+        429,
+        {"retry-after": "9"},
+        {"error": {"message": "Rate limit reached on tokens per day (TPD)"}},
+    ),
+}
+GROWING = {
+    *(metric.name for metric in COUNTERS),
+    *(WAITS.name + end for end in ("_bucket", "_sum", "_count")),
+}
+REASON = {"retry-after": "retry_after"} | REASONS
+
+
+def test_a_run_against_a_provider_adds_up(registry):
+    """Real requests, at most ten a second, two of which fail at first."""
+    limiter = Limiter(quotas=Quota("requests", 600, 60.0, burst=10))
+    export_metrics(limiter, registry=registry)
+    faults = [None] * 12 + [503, None, 503]
+    with (
+        ProviderEmulator(requests_per_minute=1200, latency=0.01, faults=faults) as provider,
+        httpx.Client() as client,
+    ):
+
+        def call(_):
+            body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
+            with limiter.acquire("gpt-4o", input_tokens=5, output_tokens=20) as reservation:
+                while True:
+                    reply = client.post(f"{provider.base_url}/chat/completions", json=body)
+                    reservation.observe(reply.status_code, reply.headers, reply.text)
+                    if reply.is_success:
+                        used = reply.json()["usage"]
+                        reservation.settle(
+                            input_tokens=used["prompt_tokens"], output_tokens=used["completion_tokens"]
+                        )
+                        return reservation.waited, used["total_tokens"]
+                    reservation.readmit()
+
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(call, range(30)))
+        stats = provider.stats()
+    seen = Scrape(registry)
+    assert seen.one("calls_admitted_total") == stats.admitted + stats.faults == 32
+    assert seen.by("calls_refused_total", "kind") == {"overload": 2}
+    assert seen.by("calls_ended_total", "outcome") == {
+        "settled": 30, "refused": 2, "cancelled": 0, "unknown": 0, "moved": 0,
+    }  # fmt: skip
+    waited = sum(seconds for seconds, _ in outcomes)
+    assert waited > 2  # ten go at once, then one each 0.1 s
+    assert seen.one("wait_seconds_sum") == pytest.approx(waited, rel=0.2)  # a caller wakes up a little later
+    assert seen.one("wait_seconds_count") == 32
+    reserved, used = seen.one("units_reserved_total", unit="tokens"), sum(tokens for _, tokens in outcomes)
+    off = seen.by("estimate_error_tokens_total", "direction")
+    assert reserved == 32 * 25
+    assert 30 * 25 - off["over"] + off["under"] == used
+    limits = seen.by("limit_units", "unit", "window", "source")
+    assert limits == {("requests", "1m", "stated"): 600, ("requests", "1m", "told"): 1200}
+    assert seen.one("pauses_total", reason="overload") >= 1
+    assert seen.one("calls_in_flight") == seen.one("calls_waiting") == 0
+
+
+class Books:
+    """What a caller of the limiter sees for itself."""
+
+    def __init__(self):
+        self.open, self.waiting = [], []
+        self.admitted = self.rejected = self.withdrawn = 0
+        self.ended, self.refused, self.waits, self.waited = Counter(), Counter(), Counter(), Counter()
+        self.tokens = Counter()
+
+    def let_in(self, reservation, tokens):
+        self.admitted += 1
+        self.tokens["reserved"] += tokens
+        self.open.append((reservation, tokens))
+        if reservation.wait_reason is not None:
+            reason = reservation.wait_reason.partition(" of ")[0]
+            self.waits[REASON.get(reason, reason)] += 1
+            self.waited[REASON.get(reason, reason)] += reservation.waited
+
+    def collect(self):
+        for task, tokens in self.waiting:
+            if task.cancelled():
+                self.withdrawn += 1
+            elif task.done() and task.exception() is not None:
+                assert isinstance(task.exception(), CapacityExceededError)
+                self.rejected += 1
+            elif task.done():
+                self.let_in(task.result(), tokens)
+        self.waiting = [(task, tokens) for task, tokens in self.waiting if not task.done()]
+
+    def check(self, scrape):
+        assert scrape.one("calls_admitted_total") == self.admitted
+        assert scrape.one("calls_rejected_total") == self.rejected
+        assert scrape.one("calls_withdrawn_total") == self.withdrawn
+        assert scrape.by("calls_refused_total", "kind") == self.refused
+        assert scrape.one("calls_waiting") == len(self.waiting)
+        assert scrape.one("calls_in_flight") == len(self.open)
+        assert +Counter(scrape.by("calls_ended_total", "outcome")) == self.ended
+        waits = scrape.by("wait_seconds_count", "reason")
+        assert waits.pop("none") == self.admitted - self.waits.total()
+        assert waits == self.waits
+        seconds = scrape.by("wait_seconds_sum", "reason")
+        assert seconds.pop("none") == 0
+        assert seconds == pytest.approx(self.waited)
+        assert scrape.one("units_reserved_total", unit="tokens") == pytest.approx(self.tokens["reserved"])
+        off = scrape.by("estimate_error_tokens_total", "direction")
+        assert off == pytest.approx({"over": self.tokens["over"], "under": self.tokens["under"]})
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("acquire"), st.integers(0, 400), st.sampled_from([None, 0.0, 3.0])),
+    st.tuples(st.just("acquire"), st.just(5000), st.none()),
+    st.tuples(st.just("record"), st.integers(0, 400), st.none()),
+    st.tuples(st.just("advance"), st.floats(0.0, 20.0), st.none()),
+    st.tuples(
+        st.sampled_from(["settle", "cancel", "lapse", "withdraw"]), st.integers(0, 9), st.integers(0, 400)
+    ),
+    st.tuples(st.just("refuse"), st.integers(0, 9), st.sampled_from(sorted(REFUSALS))),
+)
+
+
+async def turn():
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+async def drive(steps, limiter, clock, books, look):
+    for what, number, detail in steps:
+        if what == "acquire":
+            task = asyncio.ensure_future(limiter.aacquire("m", number, timeout=detail))
+            books.waiting.append((task, number))
+        elif what == "record":
+            books.let_in(limiter.record("m", number), number)
+        elif what == "advance":
+            clock.advance(number)
+        elif what == "withdraw" and books.waiting:
+            books.waiting[number % len(books.waiting)][0].cancel()
+        elif what != "withdraw" and books.open:
+            reservation, reserved = books.open.pop(number % len(books.open))
+            if what == "settle":
+                assert reservation.settle(tokens=detail)
+                books.tokens["over" if reserved > detail else "under"] += abs(reserved - detail)
+                books.ended["settled"] += 1
+            elif what == "refuse":
+                assert reservation.observe(*REFUSALS[detail]).refusal.kind == detail
+                books.refused[detail] += 1
+                books.ended["refused"] += 1
+            else:
+                assert getattr(reservation, what)()
+                books.ended["cancelled" if what == "cancel" else "unknown"] += 1
+        await turn()
+        books.collect()
+        look()
+    for task, _ in books.waiting:
+        task.cancel()
+    await turn()
+
+
+@settings(max_examples=60)
+@given(st.lists(STEPS, max_size=60))
+def test_every_scrape_agrees_with_what_the_callers_saw(steps):
+    clock, registry, books = FakeClock(), CollectorRegistry(), Books()
+    limiter = Limiter(
+        quotas=[Quota("requests", 60, 60.0, burst=3), Quota("tokens", 1000)], max_pause=30, clock=clock
+    )
+    export_metrics(limiter, registry=registry)
+    before = {}
+
+    def look():
+        nonlocal before
+        scrape = Scrape(registry)
+        if scrape.one("buckets"):
+            books.check(scrape)
+        growing = {key: value for key, value in scrape.samples.items() if key[0] in GROWING}
+        assert all(growing[key] >= value for key, value in before.items())
+        before = growing
+
+    asyncio.run(drive(steps, limiter, clock, books, look))
+
+
+async def test_a_line_and_its_limits_as_they_are_now(clock, turn, registry, scrape):
+    limiter = Limiter(quotas=[Quota("requests", 60, 60.0, burst=10)], max_concurrency=20, clock=clock)
+    export_metrics(limiter, registry=registry)
+    tasks = [asyncio.ensure_future(limiter.aacquire("m", 10)) for _ in range(14)]
+    await turn()
+    clock.advance(0.5)
+    seen = scrape()
+    labels = {"unit": "requests", "window": "1m", "source": "stated"}
+    assert {name: seen.one(name) for name in ("calls_waiting", "calls_in_flight", "calls_in_flight_max")} == {
+        "calls_waiting": 4, "calls_in_flight": 10, "calls_in_flight_max": 20,
+    }  # fmt: skip
+    assert seen.one("oldest_wait_seconds") == 0.5
+    assert seen.one("line_eta_seconds") == pytest.approx(3.5)
+    assert seen.one("limit_units", **labels) == seen.one("limit_window_seconds", **labels) == 60
+    assert seen.one("limit_remaining_units", **labels) == pytest.approx(0.5)
+    assert seen.one("limit_level_ratio", **labels) == pytest.approx(0.05)
+    assert seen.one("line_held_back_seconds_total", reason="requests") == pytest.approx(0.5)
+    tasks[0].result().observe(529, {"retry-after": "8"})
+    assert 8 <= scrape().one("pause_remaining_seconds") <= 10
+    for task in tasks[10:]:
+        task.cancel()
+    await turn()
+
+
+def test_a_limit_told_its_changes_and_the_use_of_others(clock, registry, scrape):
+    limiter = Limiter(clock=clock)
+    export_metrics(limiter, registry=registry)
+    provider = TokenBucket(600, 60.0)
+    for call in range(80):
+        if call == 40:
+            provider.set_limit(1200, clock.now())
+        provider.charge(4, clock.now())  # one is ours, three are somebody else's
+        reservation = limiter.record("m")
+        reservation.observe(
+            200,
+            {
+                "x-ratelimit-limit-requests": str(provider.limit),
+                "x-ratelimit-remaining-requests": str(int(provider.remaining(clock.now()))),
+                "x-ratelimit-reset-requests": f"{provider.reset_after(clock.now()):.3f}s",
+            },
+        )
+        reservation.settle()
+        clock.advance(0.3)
+    seen = scrape()
+    assert seen.by("limit_changes_total", "unit", "change") == {
+        ("requests", "learned"): 1,
+        ("requests", "raised"): 1,
+    }
+    assert seen.one("limit_units", source="told") == 1200
+    by_others = seen.one("units_used_by_others_total", unit="requests", window="1m")
+    assert by_others == pytest.approx(240, rel=0.05)
+
+
+# Which buckets, and by what name
+
+
+def test_where_a_bucket_belongs(clock, registry, scrape):
+    limiter = Limiter(namespace="team/a", quotas={"requests": 60}, clock=clock)
+    export_metrics(limiter, registry=registry)
+    reservation = limiter.acquire("gpt-4o")
+    reservation.begin_send("https://api.openai.com/v1/chat/completions", "Bearer sk-secret")
+    elsewhere = limiter.acquire("gpt-4o")
+    assert elsewhere.begin_send("https://proxy.example/v1/chat/completions", "Bearer sk-secret")
+    seen = scrape()
+    ((_, _, _, credential), *_) = [
+        key
+        for key in seen.by("bucket_info", "bucket", "namespace", "host", "credential")
+        if key[2] == "api.openai.com"
+    ]
+    assert len(credential) == 8
+    assert seen.by("bucket_info", "bucket", "model", "namespace", "host", "credential") == {
+        ("team%2Fa/gpt-4o", "gpt-4o", "team/a", "api.openai.com", credential): 1,
+        (f"team%2Fa/gpt-4o@proxy.example#{credential}", "gpt-4o", "team/a", "proxy.example", credential): 1,
+    }
+    assert seen.one("calls_ended_total", outcome="moved") == 1
+    assert seen.by("calls_admitted_total", "bucket")["team%2Fa/gpt-4o"] == 2
+    reservation.settle()
+    assert "secret" not in generate_latest(registry).decode()
+
+
+def test_limiters_that_share_a_backend_are_counted_once_and_others_are_summed(clock, registry, scrape):
+    backend = MemoryBackend()
+    limiters = [
+        Limiter(backend, clock=clock),
+        Limiter(backend, clock=clock),
+        Limiter(clock=clock, quotas={"requests": 9}),
+    ]
+    export_metrics(*limiters, registry=registry)
+    for limiter in limiters:
+        limiter.acquire("m").settle()
+    seen = scrape()
+    assert seen.by("calls_admitted_total", "bucket") == {"default/m": 3}
+    assert seen.one("limit_units") == 9
+    assert seen.one("buckets") == 2
+
+
+def test_beyond_the_most_buckets_the_rest_is_one(clock, registry, scrape):
+    collector = PrometheusCollector(most_buckets=3)
+    registry.register(collector)
+    limiter = Limiter(quotas={"requests": 60}, clock=clock)
+    collector.add(limiter)
+    running = [limiter.acquire(f"m{number}") for number in range(10)]
+    seen = scrape()
+    assert seen.by("calls_in_flight", "bucket") == {
+        "default/m0": 1,
+        "default/m1": 1,
+        "default/m2": 1,
+        "other": 7,
+    }
+    assert seen.by("calls_admitted_total", "model") == {"m0": 1, "m1": 1, "m2": 1, "other": 7}
+    assert (
+        set(seen.by("limit_units", "bucket"))
+        == set(seen.by("bucket_info", "bucket"))
+        == {f"default/m{n}" for n in range(3)}
+    )
+    assert seen.one("buckets") == 10
+    for reservation in running:
+        reservation.settle()
+    assert scrape().by("calls_ended_total", "bucket", "outcome")["other", "settled"] == 7
+
+
+def test_one_that_is_idle_gives_its_name_to_one_that_is_not(clock, registry, scrape):
+    collector = PrometheusCollector(most_buckets=2)
+    registry.register(collector)
+    limiter = Limiter(clock=clock)
+    collector.add(limiter)
+    admitted = {}
+    for hour, models in enumerate(("ab", "abc", "ac", "ac", "abc", "bd", "d", "bd")):
+        for model in models:
+            limiter.acquire(model).settle()
+        clock.advance(2000)
+        before, admitted[hour] = admitted.get(hour - 1, {}), scrape().by("calls_admitted_total", "model")
+        assert len(admitted[hour]) <= 3
+        for model in before.keys() & admitted[hour].keys():
+            assert admitted[hour][model] >= before[model]
+    assert admitted[1] == {"a": 2, "b": 2, "other": 1}
+    assert admitted[2] == {"a": 3, "c": 1, "other": 1}  # b was idle; what c did before stays with the others
+    assert admitted[4] == {"a": 5, "c": 3, "other": 2}
+
+
+def test_labels_are_few_and_short_whatever_a_provider_or_a_caller_invents(clock, registry, scrape):
+    limiter = Limiter(clock=clock)
+    export_metrics(limiter, registry=registry)
+    reservation = limiter.acquire("m")
+    for number in range(300):
+        unit = f"unit{number}" if number else "x" * 200
+        reservation.observe(200, {f"x-ratelimit-limit-{unit}": "10", f"x-ratelimit-remaining-{unit}": "9"})
+    limiter.acquire("m" * 10_000).settle()
+    limiter.acquire("m" * 10_000 + "!").settle()
+    limiter.acquire("\n\"'{}\\").settle()
+    seen = scrape()
+    assert len(seen.label_values("unit")) <= len(UNITS) + MOST_WORDS + 1
+    assert "other" in seen.label_values("unit")
+    assert len(seen.by("calls_admitted_total", "bucket")) == 4
+    assert max(len(value) for _, labels in seen.samples for _, value in labels) < 150
+    assert len(list(parse_text(generate_latest(registry).decode()))) > 10
+
+
+def test_a_limiter_that_is_no_more_leaves_its_counters(clock, registry, scrape):
+    limiter = Limiter(clock=clock)
+    export_metrics(limiter, registry=registry)
+    limiter.acquire("m").settle()
+    assert scrape().one("calls_admitted_total") == 1
+    del limiter
+    gc.collect()
+    seen = scrape()
+    assert seen.one("calls_admitted_total") == 1
+    assert seen.by("calls_waiting", "bucket") == {}
+    again = Limiter(clock=clock)
+    export_metrics(again, registry=registry)
+    again.acquire("m").settle()
+    assert scrape().one("calls_admitted_total") == 2
+
+
+def test_one_that_cannot_be_read_does_not_hide_the_others(clock, registry, scrape, caplog):
+    class Broken:
+        broken, inner = True, Limiter(namespace="broken", clock=clock)
+
+        def snapshot(self):
+            if self.broken:
+                raise ConnectionError("backend")
+            return self.inner.snapshot()
+
+    broken = Broken()
+    fine = Limiter(clock=clock)
+    export_metrics(broken, fine, registry=registry)
+    fine.acquire("m").settle()
+    broken.inner.acquire("m").settle()
+    counts = []
+    for is_broken in (False, True, False):
+        broken.broken = is_broken
+        counts.append(scrape().by("calls_admitted_total", "bucket"))
+    assert counts == [{"default/m": 1, "broken/m": 1}] * 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "a limiter could not be read for its metrics"
+    ]
+
+
+# Registries
+
+
+def test_a_second_export_to_a_registry_adds_to_the_first(clock, registry, scrape):
+    one, two = Limiter(namespace="one", clock=clock), Limiter(namespace="two", clock=clock)
+    collector = export_metrics(one, registry=registry)
+    assert export_metrics(two, registry=registry) is collector
+    assert export_metrics(one, registry=registry) is collector
+    for limiter in (one, two):
+        limiter.acquire("m").settle()
+    assert scrape().by("calls_admitted_total", "bucket") == {"one/m": 1, "two/m": 1}
+    registry.unregister(collector)
+    assert scrape().samples == {}
+    export_metrics(registry=registry)
+    assert scrape().one("calls_admitted_total") == 2
+
+
+def test_what_has_a_limiter_is_taken_for_it(clock, registry, scrape):
+    class Scheduler:
+        limiter = Limiter(clock=clock)
+
+    export_metrics(Scheduler(), registry=registry)
+    Scheduler.limiter.acquire("m").settle()
+    assert scrape().one("calls_admitted_total") == 1
+    with pytest.raises(ConfigurationError, match="limiter must be a Limiter"):
+        export_metrics(3, registry=registry)
+    with pytest.raises(ConfigurationError, match="most_buckets must be"):
+        PrometheusCollector(most_buckets=-1)
+
+
+def test_metrics_of_the_same_name_are_somebody_elses(registry):
+    Gauge(PREFIX + "calls_waiting", "Mine.", registry=registry)
+    with pytest.raises(ValueError, match="calls_waiting"):
+        export_metrics(registry=registry)
+
+
+def test_the_registry_of_the_process_is_the_default(clock):
+    limiter = Limiter(namespace="by default", clock=clock)
+    assert export_if_installed(limiter) is True
+    try:
+        limiter.acquire("m").settle()
+        assert Scrape(REGISTRY).one("calls_admitted_total", bucket="by default/m") == 1
+    finally:
+        REGISTRY.unregister(export_metrics())
+
+
+def test_both_formats_can_be_read(clock, registry):
+    limiter = Limiter(quotas={"requests": 60}, clock=clock)
+    export_metrics(limiter, registry=registry)
+    limiter.acquire("m").settle()
+    names = {PREFIX + metric.name.removesuffix("_total") for metric in (*COUNTERS, *GAUGES, WAITS)} | {
+        PREFIX + "buckets"
+    }
+    assert {family.name for family in parse_text(generate_latest(registry).decode())} == names
+    assert {family.name for family in parse_openmetrics(generate_openmetrics(registry).decode())} == names
+
+
+def test_names_follow_the_conventions():
+    for metric in (*COUNTERS, *GAUGES, WAITS):
+        assert metric.name.endswith("_total") == (metric in COUNTERS)
+        assert metric.help.endswith(".")
+        assert not set(metric.labels) & {"bucket", "model", "le", "job", "instance"}
+    units = {metric.name.removesuffix("_total").rpartition("_")[2] for metric in (*GAUGES, WAITS)}
+    assert not units & {"ms", "milliseconds", "minutes", "percent", "s"}
+
+
+WITHOUT = """
+import sys
+sys.modules["prometheus_client"] = None
+from adaptive_rate_limiter import Limiter
+from adaptive_rate_limiter.observability import export_if_installed, export_metrics, subscribe
+limiter = Limiter()
+limiter.acquire("m").settle()
+print(export_if_installed(limiter))
+try:
+    export_metrics(limiter)
+except ImportError as error:
+    print(error)
+"""
+UNASKED = "import sys, adaptive_rate_limiter; print('prometheus_client' in sys.modules)"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (WITHOUT, "False\nmetrics need prometheus-client: pip install 'adaptive-rate-limiter[metrics]'\n"),
+        (UNASKED, "False\n"),
+    ],
+)
+def test_prometheus_client_is_needed_only_by_those_who_export(code, said):
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=50
+    )
+    assert done.stdout == said
