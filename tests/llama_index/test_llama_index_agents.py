@@ -23,8 +23,8 @@ pytestmark = [
 ]
 
 PLENTY = {"requests_per_minute": 10_000, "tokens_per_minute": 10_000_000, "algorithm": "fixed_window"}
-# Half a second of this provider is a minute of another's: six calls, then one each sixth of it.
-TIGHT = {"requests_per_minute": 6, "window": 0.5}
+# A second of this provider is a minute of another's: seven calls, where three agents make twelve at once.
+TIGHT = {"requests_per_minute": 7, "window": 1.0}
 STEPS = 3  # calls of tools before an agent answers
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 
+import httpx
+import openai
 import pytest
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.llms import MockLLM
 from llama_index.core.llms.callbacks import llm_chat_callback
@@ -15,6 +17,7 @@ from llama_index.llms.adaptive_rate_limiter.announcement import announced
 from llama_index.llms.adaptive_rate_limiter.observer import spans
 
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
+REQUEST = httpx.Request("POST", "http://127.0.0.1/")
 SLOW = PLENTY | {"latency": 0.4, "output_tokens": 200}
 
 
@@ -234,6 +237,39 @@ class Wrong(MockLLM):
     @llm_chat_callback()
     def chat(self, messages, **kwargs):
         raise BoomError
+
+
+async def _read(stream, seen):
+    async for chunk in stream:
+        seen += [chunk.delta]
+
+
+class Broken(MockLLM):
+    """Its streams break after the first chunk, with what looks like a refusal."""
+
+    @llm_chat_callback()
+    def stream_chat(self, messages, **kwargs):
+        yield ChatResponse(message=ChatMessage(role="assistant", content="a"), delta="a")
+        raise openai.APIStatusError("slow down", response=httpx.Response(429, request=REQUEST), body=None)
+
+    @llm_chat_callback()
+    async def astream_chat(self, messages, **kwargs):
+        async def chunks():
+            for chunk in self.stream_chat.__wrapped__(messages):
+                yield chunk
+
+        return chunks()
+
+
+async def test_a_stream_that_breaks_after_its_first_chunk_is_not_sent_again(limiter, bucket_of):
+    llm = AdaptiveLLM(llm=Broken(), limiter=limiter)
+    seen = []
+    with pytest.raises(openai.APIStatusError, match="slow down"):
+        seen.extend(chunk.delta for chunk in llm.stream_chat(_said()))
+    with pytest.raises(openai.APIStatusError, match="slow down"):
+        await _read(await llm.astream_chat(_said()), seen)
+    assert seen == ["a", "a"]
+    assert (bucket_of().admitted, bucket_of().in_flight) == (2, 0)
 
 
 def test_an_error_before_anything_was_sent_is_raised_unchanged(limiter, bucket_of):

@@ -187,8 +187,20 @@ class Twice(CustomLLM):
         return CompletionResponse(text=self.chat(_said(prompt)).message.content)
 
     @llm_completion_callback()
+    async def acomplete(self, prompt, formatted=False, **kwargs):
+        return CompletionResponse(text=(await self.inner.achat(_said(prompt))).message.content)
+
+    @llm_completion_callback()
     def stream_complete(self, prompt, formatted=False, **kwargs):
         raise NotImplementedError
+
+
+async def test_a_call_that_llamaindex_limits_twice_in_async(lab, async_client, limiter, same_books):
+    emulator = lab.provider(**PLENTY)
+    rate_limiter = AdaptiveLimiter(limiter)
+    inner = lab.llm(emulator, async_client, rate_limiter=rate_limiter)
+    assert (await Twice(inner=inner, rate_limiter=rate_limiter).acomplete("hello")).text
+    same_books(emulator, 1)
 
 
 def test_a_call_that_llamaindex_limits_twice_is_admitted_once(lab, client, limiter, same_books):

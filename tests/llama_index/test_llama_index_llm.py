@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import enum
 import pickle
 import time
 
@@ -15,6 +16,7 @@ from llama_index.core.base.llms.types import (
     CitableBlock,
     DocumentBlock,
     ImageBlock,
+    LLMMetadata,
     TextBlock,
     ThinkingBlock,
     ToolCallBlock,
@@ -35,7 +37,7 @@ from pydantic import BaseModel
 from adaptive_rate_limiter import ConfigurationError, Limiter
 from adaptive_rate_limiter.core.estimate import guess_tokens
 from llama_index.llms.adaptive_rate_limiter import AdaptiveLimiter, AdaptiveLLM, RateLimiterWaitEvent
-from llama_index.llms.adaptive_rate_limiter.calls import messages_prompt
+from llama_index.llms.adaptive_rate_limiter.calls import describe_llm, messages_prompt, model_of
 
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
 
@@ -300,6 +302,16 @@ def test_to_dict_and_from_dict(lab, client, monkeypatch):
     assert AdaptiveLLM.model_json_schema()["properties"]["llm"]
 
 
+class Kind(str, enum.Enum):
+    SMALL = "small"
+
+
+class Named(MockLLM):
+    @property
+    def metadata(self):
+        return LLMMetadata(model_name="of-metadata")
+
+
 class Own(MockLLM):
     """An LLM that LlamaIndex's loader does not know."""
 
@@ -432,3 +444,58 @@ def test_it_wraps_a_structured_llm_too(lab, client, limiter, same_books):
     answer = AdaptiveLLM(llm=inner, limiter=limiter).chat(_said("a city"))
     assert answer.raw == City(name="text", people=1)
     same_books(emulator, 1)
+
+
+def test_what_is_wrong_with_a_prompt_is_the_wrapped_llms_to_say(lab, client):
+    class Broken(PromptTemplate):
+        def format_messages(self, *_, **__):
+            raise KeyError("country")
+
+    llm = AdaptiveLLM(llm=lab.llm(lab.provider(), client))
+    with pytest.raises(KeyError, match="country"):
+        llm.structured_predict(City, Broken("The largest city of {country}?"), country="Italy")
+    assert llm.limiter.snapshot().buckets[0].in_flight == 0
+
+
+def test_the_rest_of_an_llm_is_the_wrapped_ones(lab, client):
+    inner = lab.llm(lab.provider(), client)
+    llm = AdaptiveLLM(llm=inner)
+    messages = _said("hello")
+    assert llm.convert_chat_messages(messages) == inner.convert_chat_messages(messages)
+    prepared = llm._prepare_chat_with_tools([TOOL], "Rome?", tool_required=True)
+    assert prepared == inner._prepare_chat_with_tools([TOOL], "Rome?", tool_required=True)
+    with pytest.raises(AttributeError):
+        llm._no_such_thing  # noqa: B018 - reading is what is tested
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"model": "gpt-4o"}, "gpt-4o"),
+        ({"engine": "my-deployment", "model": "gpt-4o"}, "my-deployment"),
+        ({"model_name": "unknown"}, "of-metadata"),
+        ({}, "of-metadata"),
+        ({"model": Kind.SMALL}, "small"),
+    ],
+)
+def test_the_name_under_which_a_provider_limits(fields, named):
+    llm = Named()
+    llm.__dict__.update(fields)
+    assert model_of(llm) == named
+    assert describe_llm(llm, [], {"model": "of-the-call"})["model"] == "of-the-call"
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "bound"),
+    [
+        ({}, {}, None),
+        ({"max_tokens": 100}, {}, 100),
+        ({"max_tokens": 100, "additional_kwargs": {"max_completion_tokens": 50}}, {}, 50),
+        ({"max_tokens": 100, "additional_kwargs": {"max_completion_tokens": 50}}, {"max_tokens": 7}, 7),
+        ({"max_tokens": "many"}, {"max_tokens": True}, None),
+    ],
+)
+def test_the_bound_of_the_answer_is_the_calls_before_the_llms(fields, options, bound):
+    llm = Named()
+    llm.__dict__.update(fields)
+    assert describe_llm(llm, [], options)["max_tokens"] == bound

@@ -37,7 +37,7 @@ def _reduce(limiter: Limiter) -> tuple[Any, ...]:
         _names[limiter], _limiters[name] = name, limiter
     settings = {
         "namespace": limiter.namespace,
-        "quotas": limiter._quotas_of or limiter._quotas or None,  # noqa: SLF001 - see the report of missing names
+        "quotas": limiter._quotas_of or limiter._quotas or None,  # noqa: SLF001 - no public name tells it
         "max_wait": limiter.max_wait,
         "max_pause": limiter.max_pause,
         "max_concurrency": limiter._max_concurrency,  # noqa: SLF001
