@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from adaptive_rate_limiter.exceptions import RateLimiterError
 from adaptive_rate_limiter.http.payload import HOLDERS, WRAPPERS, usage_in, usage_of
 
 __all__ = ["Answer", "answer_of", "answer_of_error", "is_plain", "usage_of_result"]
@@ -154,7 +155,7 @@ def _answer_of_one(error: BaseException) -> Answer | None:
                 _valid(metadata.get("HTTPStatusCode")) or 400, metadata.get("HTTPHeaders"), dict(response)
             )
     status = _status(error) or _status(response)
-    if status is None and "ratelimit" in type(error).__name__.lower():
+    if status is None and _says_so(error):
         status = TOO_MANY_REQUESTS
     if status is None:
         return None
@@ -166,6 +167,10 @@ def _answer_of_one(error: BaseException) -> Answer | None:
     if body is None:
         body = _body(response)
     return Answer(status, headers, str(error) if body is None else body)
+
+
+def _says_so(error: BaseException) -> bool:
+    return "ratelimit" in type(error).__name__.lower() and not isinstance(error, RateLimiterError)
 
 
 def _retry_after(error: BaseException) -> dict[str, str] | None:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.exceptions import QueueOverflowError
+from adaptive_rate_limiter.exceptions import QueueOverflowError, RateLimiterError
 from adaptive_rate_limiter.scheduler.interrupt import Interruptible
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ class Line:
             if not places:
                 del self._places[place.bucket_id]
 
-    def send_away(self, error: BaseException) -> None:
+    def send_away(self, why: str) -> None:
         """Nobody will be served any more."""
         for places in list(self._places.values()):
             for place in list(places):
-                place.interrupt(error)
+                place.interrupt(RateLimiterError(why))
 
     def __len__(self) -> int:
         return sum(map(len, self._places.values()))

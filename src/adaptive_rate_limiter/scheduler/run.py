@@ -74,7 +74,7 @@ class Run:
     async def close(self, *, abort: bool) -> None:
         """Who waits is sent away; what is under way is waited for, or ended as well with `abort`."""
         self.closing = True
-        self.line.send_away(RateLimiterError("Scheduler was stopped before the request was sent"))
+        self.line.send_away("Scheduler was stopped before the request was sent")
         here = asyncio.current_task()
         own = sum(attempt.task is here for attempt in self.attempts)  # a request may stop its own scheduler
         if abort:
