@@ -266,6 +266,22 @@ def test_a_limit_told_its_changes_and_the_use_of_others(clock, registry, scrape)
     assert by_others == pytest.approx(240, rel=0.05)
 
 
+def test_a_forked_child_counts_what_its_parent_has_in_flight_as_unknown(clock, registry, scrape):
+    limiter = Limiter(quotas={"requests": 60}, clock=clock)
+    export_metrics(limiter, registry=registry)
+    for _ in range(3):
+        limiter.acquire("m").settle()
+    running = [limiter.acquire("m") for _ in range(2)]
+    bucket = running[0].bucket
+    bucket.before_fork()
+    bucket.after_fork_in_child()
+    seen = scrape()
+    assert seen.by("calls_ended_total", "outcome") == {
+        "settled": 3, "unknown": 2, "cancelled": 0, "refused": 0, "moved": 0,
+    }  # fmt: skip
+    assert seen.one("calls_in_flight") == 0
+
+
 # Which buckets, and by what name
 
 
