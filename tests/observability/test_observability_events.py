@@ -8,7 +8,9 @@ import threading
 import pytest
 
 from adaptive_rate_limiter import CapacityExceededError, Limiter, Quota
+from adaptive_rate_limiter.backends.waking import ThreadWaker
 from adaptive_rate_limiter.core.events import SENTENCES, Events
+from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.observability import Event
 
 SECRET = "sk-very-secret-key"
@@ -273,6 +275,34 @@ def test_a_step_within_a_look_is_put_off_until_it_is_over(clock, heard):
     clock.advance(0)
     assert [event.name for event in heard] == ["resumed"]
     assert limiter.snapshot().buckets[0].in_flight == 1
+
+
+def test_what_a_step_cannot_say_because_another_thread_looks_that_one_says(clock, heard):
+    limiter = Limiter(quotas=[Quota("requests", 60, 60.0, burst=1)], max_pause=10, clock=clock)
+    running = limiter.acquire("m")
+    bucket = running.bucket
+    looks, may_go = threading.Event(), threading.Event()
+
+    def view(core, now):
+        looks.set()
+        assert may_go.wait(PATIENCE)
+
+    looker = threading.Thread(target=lambda: bucket.look(view), daemon=True)
+
+    class Woken(ThreadWaker):
+        def wake(self):  # between the step and its events
+            super().wake()
+            looker.start()
+            assert looks.wait(PATIENCE)
+
+    call = Call({"requests": 1.0}, since=clock.now())
+    assert bucket.submit(call, Woken) is False
+    running.observe(429, {"retry-after": "60"}, {"error": {"message": "slow down"}})
+    assert call.error is not None
+    assert heard == []
+    may_go.set()
+    looker.join(PATIENCE)
+    assert [event.name for event in heard] == ["refused", "paused", "rejected"]
 
 
 def test_nothing_private_is_said(clock, heard, caplog):

@@ -17,7 +17,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from tests.observability.scraped import PREFIX, Scrape
 
-from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter, MemoryBackend, Quota
+from adaptive_rate_limiter import (
+    CapacityExceededError,
+    ConfigurationError,
+    Limiter,
+    MemoryBackend,
+    Quota,
+    observability,
+)  # fmt: skip
 from adaptive_rate_limiter.observability import PrometheusCollector, export_if_installed, export_metrics
 from adaptive_rate_limiter.observability.metrics import COUNTERS, GAUGES, MOST_WORDS, REASONS, UNITS, WAITS
 from adaptive_rate_limiter.testing import FakeClock, ProviderEmulator
@@ -457,6 +464,11 @@ def test_what_has_a_limiter_is_taken_for_it(clock, registry, scrape):
         PrometheusCollector(most_buckets=-1)
 
 
+def test_what_is_not_there_is_no_attribute():
+    with pytest.raises(AttributeError, match="has no attribute 'Prometheus'"):
+        observability.Prometheus  # noqa: B018 - asked for
+
+
 def test_metrics_of_the_same_name_are_somebody_elses(registry):
     Gauge(PREFIX + "calls_waiting", "Mine.", registry=registry)
     with pytest.raises(ValueError, match="calls_waiting"):
@@ -471,6 +483,15 @@ def test_the_registry_of_the_process_is_the_default(clock):
         assert Scrape(REGISTRY).one("calls_admitted_total", bucket="by default/m") == 1
     finally:
         REGISTRY.unregister(export_metrics())
+
+
+def test_who_did_not_ask_for_metrics_is_not_troubled_by_them(clock, caplog):
+    mine = Gauge(PREFIX + "calls_waiting", "Mine.")
+    try:
+        assert export_if_installed(Limiter(clock=clock)) is False
+    finally:
+        REGISTRY.unregister(mine)
+    assert "metrics are not exported: Duplicated timeseries" in caplog.text
 
 
 def test_both_formats_can_be_read(clock, registry):

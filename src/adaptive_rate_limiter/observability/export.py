@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.observability.prometheus import PrometheusCollector
 
 __all__ = ["export_if_installed", "export_metrics"]
+
+logger = logging.getLogger(__name__)
 
 _collectors: WeakKeyDictionary[CollectorRegistry, PrometheusCollector] = WeakKeyDictionary()
 _exporting = threading.Lock()
@@ -38,22 +42,26 @@ def export_metrics(*limiters: Any, registry: CollectorRegistry | None = None) ->
     if registry is None:
         registry = REGISTRY
     with _exporting:
-        known = _collectors.get(registry)
-        collector = PrometheusCollector() if known is None else known
+        collector = _collectors.get(registry) or PrometheusCollector()
         for limiter in limiters:
             collector.add(limiter)
-        try:
-            registry.register(collector)
-        except ValueError:
-            if known is None:
-                raise
+        with suppress(KeyError):  # it is not there: it is new, or somebody took it out
+            registry.unregister(collector)
+        registry.register(collector)
         _collectors[registry] = collector
     return collector
 
 
 def export_if_installed(limiter: Any) -> bool:
-    """`export_metrics` to the registry of the process; False, and nothing else, without prometheus-client."""
+    """`export_metrics` to the registry of the process, for those that nobody asked to. False if it cannot be done.
+
+    Without prometheus-client nothing is said of it; a registry that has metrics of these names is a warning.
+    """
     if find_spec("prometheus_client") is None:
         return False
-    export_metrics(limiter)
+    try:
+        export_metrics(limiter)
+    except ValueError as error:
+        logger.warning("metrics are not exported: %s", error)
+        return False
     return True
