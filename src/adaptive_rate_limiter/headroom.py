@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.gauge import Gauge
@@ -22,7 +23,7 @@ class Headroom(Gauge):
     __slots__ = ("part", "peak", "told")
 
     def __init__(self, told: ToldGauge, part: float, now: float) -> None:
-        super().__init__(told.unit, told.limit, told.window, told.models)
+        super().__init__(told.unit, told.limit, told.window, told.models, "headroom")
         self.told = told
         self.part = part
         self.peak = 0.0  # the most that was ever left: a bucket may hold less than the limit that is told
@@ -32,6 +33,10 @@ class Headroom(Gauge):
         """A header was read."""
         told = self.told
         self.limit, self.window, self.active = told.limit, told.window, told.active
+        if told.readings > 1:
+            # It follows the likeliest way of counting. The told one waits for all that are plausible, as long as
+            # a window at times: to wait so long for what is not even needed would be too much.
+            self.active = (max(zip(told.scores, told.models, strict=True), key=itemgetter(0))[1],)
         self.peak = min(told.capacity, max(self.peak, told.available(now) + told.floor(now)))
 
     def floor(self, now: float) -> float:
