@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ class StreamingReservationContext:
 
     def set_final_tokens(self, tokens: float | None) -> None:
         """What the stream has used; what is no number of at least 0 changes nothing."""
-        if isinstance(tokens, (int, float)) and not isinstance(tokens, bool) and tokens >= 0:
+        if isinstance(tokens, (int, float)) and not isinstance(tokens, bool) and 0 <= tokens < math.inf:
             self.final_tokens = int(tokens)
 
     @property
