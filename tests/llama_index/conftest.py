@@ -40,7 +40,7 @@ class Lab:
         return OpenAI(api_base=emulator.base_url, **self._side(client), **given)
 
     def embedding(self, emulator, client, **options):
-        given = {"model": "text-embedding-3-small", "max_retries": 1, "api_key": "sk-test"} | options
+        given = {"model": "text-embedding-3-small", "max_retries": 0, "api_key": "sk-test"} | options
         return OpenAIEmbedding(api_base=emulator.url + "/v1", **self._side(client), **given)
 
     def _side(self, client):

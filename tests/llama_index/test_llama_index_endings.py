@@ -210,7 +210,6 @@ async def test_embeddings_that_are_cancelled_leave_no_hold(through, lab, async_c
 async def test_one_batch_that_fails_leaves_no_hold(lab, async_client, limiter, bucket_of):
     emulator = lab.provider(faults=[500], **PLENTY)
     model = lab.embedding(emulator, async_client, embed_batch_size=2, rate_limiter=AdaptiveLimiter(limiter))
-    model.max_retries = 0
     with pytest.raises(Exception, match="500"):
         await model.aget_text_embedding_batch(["text"] * 8)
     await _until(lambda: bucket_of().in_flight == 0)
