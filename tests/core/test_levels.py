@@ -15,6 +15,14 @@ def level_of(kind, limit=60.0, window=60.0, now=0.0):
     return KINDS[kind](limit, window, now)
 
 
+def test_a_window_that_ends_later_than_was_thought_gives_back_all_the_same():
+    level = level_of("fixed")
+    level.take(10.0, 0.0)
+    level.ends_at = 61.0
+    level.give(4.0, 5.0, taken_at=0.0)
+    assert level.available(5.0) == 54.0
+
+
 def play(level, table):
     for now, act, amount, left in table:
         if act == "take":

@@ -122,7 +122,7 @@ CHANGES = st.lists(st.tuples(st.floats(0, 60), st.integers(40, 90)), max_size=3)
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @given(WORK, CHANGES, st.sampled_from([0.0, 0.4]), st.booleans(), st.booleans())
-def test_no_client_is_faster_than_the_lower_bound(algorithm, work, changes, strangers, aligned, per_model):  # noqa: PLR0917
+def test_no_client_is_faster_than_the_lower_bound(algorithm, work, changes, strangers, aligned, per_model):
     """The client sends as soon as it is let in, never more than strangers leave; usage, strangers and changes of limits on schedule."""
     terms = {
         "algorithm": algorithm,

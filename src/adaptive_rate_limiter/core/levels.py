@@ -134,7 +134,7 @@ class WindowLevel:
 
     __slots__ = (
         "at", "corrected", "ends_at", "initial", "limit", "lost", "opened_by_take", "refilled",
-        "taken", "used", "window",
+        "taken", "turned_at", "used", "window",
     )  # fmt: skip
 
     def __init__(self, limit: float, window: float, now: float, ends_at: float = math.inf) -> None:
@@ -143,6 +143,7 @@ class WindowLevel:
         self.used = 0.0
         self.at = now
         self.ends_at = ends_at
+        self.turned_at = -math.inf  # when all came back the last time
         self.opened_by_take: float | None = None
         self.initial = limit
         self.refilled = self.corrected = self.lost = self.taken = 0.0
@@ -153,7 +154,7 @@ class WindowLevel:
         if self.at >= self.ends_at:
             self.refilled += self.used
             self.used = 0.0
-            self.ends_at = math.inf
+            self.turned_at, self.ends_at = self.ends_at, math.inf
         return self.limit - self.used
 
     @property
@@ -179,10 +180,9 @@ class WindowLevel:
             self.take(-amount, now)
             return
         self.taken -= amount
-        opened_at = self.ends_at - self.window
-        if taken_at >= opened_at - EPSILON:  # of an earlier window: it came back with that
+        if taken_at >= self.turned_at - EPSILON:
             self.used -= amount
-        else:
+        else:  # of an earlier window: it came back with that
             self.lost += amount
         if self.used < 0:
             self.lost -= self.used

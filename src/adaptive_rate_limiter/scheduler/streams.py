@@ -23,6 +23,7 @@ __all__ = ["Streams"]
 logger = logging.getLogger(__name__)
 
 LONGEST_SILENCE = 600.0  # seconds without a chunk, after which a stream counts as forgotten
+LOOK_EVERY = 60.0  # seconds, at the most often
 
 
 class Streams:
@@ -32,7 +33,7 @@ class Streams:
         self._loop = loop
         self._numbers = itertools.count(1)
         self._open: dict[str, StreamingReservationContext] = {}
-        self._tracker = ReservationTracker(most, LONGEST_SILENCE, on_stale=self._look_after)
+        self._tracker = ReservationTracker(most, LONGEST_SILENCE, LOOK_EVERY, on_stale=self._look_after)
 
     def __len__(self) -> int:
         return len(self._open)
