@@ -26,7 +26,7 @@ class ReservationContext:
     reservation_id: str
     bucket_id: str
     estimated_tokens: int
-    created_at: float = field(default_factory=time.monotonic)
+    created_at: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108 - the clock of that moment
 
 
 class ReservationTracker:

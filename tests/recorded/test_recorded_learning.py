@@ -16,6 +16,7 @@ JITTER = 0.3  # seconds of refill that the limiter keeps back, since sends overt
 ROUNDING = 500  # of Anthropic's tokens, told in thousands
 MOST = 2000  # requests that a test really sends
 GRACE = 1.01  # of a window: what the bins of a sliding window add
+CUT = 1.11  # seconds: a reset in whole ones may be one later, and so may the end of a window
 
 SUCCESSES = [case for case in LIMITS if case not in REFUSALS]
 
@@ -116,7 +117,7 @@ async def test_a_forecast_of_more_than_is_left_is_within_a_window(case, caller):
     told = counted(case)
     more = caller.limiter.forecast(requests=told.remaining + 1)
     assert more.binds == "requests"
-    assert 0 < more.seconds <= GRACE * told.window + 1
+    assert 0 < more.seconds <= GRACE * told.window + CUT
 
 
 @pytest.mark.parametrize("case", SMALL)
@@ -125,7 +126,7 @@ async def test_what_is_left_goes_at_once_and_the_next_waits_for_a_window_at_the_
     told = counted(case)
     gone = caller.going(MOST)
     assert math.floor(told.remaining - guard(told)) <= len(gone) <= told.remaining
-    assert 0 < await caller.ready_in() <= GRACE * told.window + 1
+    assert 0 < await caller.ready_in() <= GRACE * told.window + CUT
 
 
 @pytest.mark.parametrize("case", SIZED)

@@ -10,6 +10,8 @@ from adaptive_rate_limiter.scheduler import streams as streams_module
 
 from .conftest import Api, request
 
+PLENTY = {"tokens": 1_000_000}
+
 
 async def chunks(count=3):
     for _ in range(count):
@@ -53,7 +55,7 @@ async def test_usage_of_a_stream_is_charged(make, mode):
 
 
 async def test_a_request_id_may_be_used_again(make, mode, settled):
-    async with make(mode) as scheduler:
+    async with make(mode, quotas=PLENTY) as scheduler:
         first, second = await opened(scheduler), await opened(scheduler)
         assert scheduler.get_metrics()["open_streams"] == 2
         for stream in (first, second):
@@ -64,7 +66,7 @@ async def test_a_request_id_may_be_used_again(make, mode, settled):
 async def test_a_forgotten_stream_is_ended_and_one_that_is_read_is_not(make, monkeypatch, caplog, settled):
     monkeypatch.setattr(streams_module, "LONGEST_SILENCE", 0.05)
     monkeypatch.setattr(streams_module, "LOOK_EVERY", 0.01)
-    async with make() as scheduler:
+    async with make(quotas=PLENTY) as scheduler:
         forgotten, read = await opened(scheduler), await opened(scheduler)
         with caplog.at_level(logging.WARNING):
             while not forgotten.context.ended:

@@ -154,7 +154,7 @@ class Ledger:
                 left = gauge.available(now)
                 if left < amount - EPSILON * amount:
                     if isinstance(gauge, ToldGauge) and self.unanswered.get(gauge.unit, 0.0) <= EPSILON:
-                        gauge.catch_up(now)
+                        gauge.catch_up(self.recent[-1].at if self.recent else now, now)
                         left = gauge.available(now)
                     wanted = min(amount, gauge.capacity - gauge.floor(now))
                     if left < wanted * (1 - EPSILON):
@@ -206,8 +206,9 @@ class Ledger:
         True if all are well known, and far from being reached.
         """
         matched = self._matched(readings, hold, now)
-        for gauge, _ in matched:
-            gauge.told_by = hold.seq
+        for gauge, reading in matched:
+            if gauge.counts(reading):
+                gauge.told_by = hold.seq
         self._answer(hold)
         told: list[Gauge] = []
         at_ease = len(matched) == len(self.told)

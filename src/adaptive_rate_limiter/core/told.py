@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from adaptive_rate_limiter.core.evidence import Shot, fit_of_level, fit_of_reset, inferred_window
 from adaptive_rate_limiter.core.gauge import NAMES, Gauge
 from adaptive_rate_limiter.core.levels import BucketLevel, SlidingLevel, WindowLevel
+from adaptive_rate_limiter.core.quota import REQUESTS
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.types import QuotaReading
@@ -24,6 +25,7 @@ MARGIN = 2.4  # score by which a way of counting must fall behind the best to be
 TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
 JUMPS = 2.5  # such headers of late before a window counts as fixed
 SURE_AFTER = 64  # readings: from then on not all are weighed where only a bucket is plausible, nor any read
+WHOLE_MAX = 0.1  # of a window: a limit per second would wait for three otherwise
 HALF = 0.5  # where more than this part of the limit is left, but for
 LOOK_AGAIN = 8  # one in so many, since providers change
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
@@ -35,8 +37,8 @@ class ToldGauge(Gauge):
     """One limit on one unit, as one header of each reply tells it."""
 
     __slots__ = (
-        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "jumps", "lows", "newest", "place", "readings",
-        "scope", "scores", "sliding", "told_by", "vote", "window_end",
+        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "jumps", "lows", "newest", "place", "promise",
+        "readings", "scope", "scores", "sliding", "told_by", "vote", "window_end",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +62,9 @@ class ToldGauge(Gauge):
         self.depth_vote: tuple[float, float] | None = None  # another depth, and remaining when it was told
         self.vote: tuple[float, float | None] | None = None  # another window that the last reading told
         self.window_end: tuple[float, float] | None = None  # earliest and latest instant told for it
+        self.promise: tuple[float, float] | None = (
+            None  # when its reset has passed, and what is there at the least
+        )
 
     @property
     def algorithm(self) -> str:
@@ -86,6 +91,10 @@ class ToldGauge(Gauge):
                 level.recount(surplus)
         else:
             self.give(surplus, now, taken_at)
+
+    def counts(self, reading: QuotaReading) -> bool:
+        """Whether it says what is left; after calls, all is never left."""
+        return reading.remaining is not None and (reading.remaining < self.limit or not self.readings)
 
     def answered(self, amount: float, seq: int) -> None:
         """A call came to its end without a header on this limit: it may have been counted after the last one."""
@@ -129,7 +138,7 @@ class ToldGauge(Gauge):
         if reading.remaining is not None:
             self._correct(reading.remaining, shot)
             if reading.reset_after is not None and shot.newest:
-                self._set_window_end(reading.reset_after, shot.sent_at, now)
+                self._set_window_end(reading.reset_after, reading.remaining, shot.sent_at, now)
 
     def _resize(self, reading: QuotaReading, now: float, *, doubtful: bool) -> None:
         limit = reading.limit or self.limit
@@ -227,18 +236,22 @@ class ToldGauge(Gauge):
             low = min(self.lows[index] + level.refilled, least, self.limit)
             self.lows[index] = low - level.refilled
             surplus = low - shot.in_doubt - left
-            if surplus > 0 and (
-                remaining < self.limit or self.readings == 1
-            ):  # after calls, all is never left
+            if surplus > 0 and (remaining < self.limit or self.readings == 1):
                 level.correct(left + surplus * (UP_GAIN if kept else 1.0), now)
         if shot.newest and 1.0 < foreign < math.inf:  # remaining is cut to a whole number
             self._strangers(foreign, now)
 
-    def catch_up(self, now: float) -> None:
+    def catch_up(self, last_sent_at: float, now: float) -> None:
         """Nothing is in doubt any more: the least that was told, with its refill, is there.
 
-        The reply that told it may have come while its refill was still to come, and no other may follow.
+        The reply that told it may have come while its refill was still to come, and no other may follow. And
+        at first, when the reset that was told has passed, one call can go, whatever else is believed: a bucket
+        that holds much less than its limit looks like a window that others have used up.
         """
+        if self.promise is not None and self.readings <= FIRST_READINGS and self.bucket in self.active:
+            if self.promise[0] > last_sent_at and self.invitation is None:
+                self.invitation = self.promise
+            self.promise = None
         if self._kept(now):
             return
         for index, level in enumerate(self.models):
@@ -296,10 +309,11 @@ class ToldGauge(Gauge):
             self._strangers(excess + amount, now)
         super().refused(amount, retry_after, now)
 
-    def _set_window_end(self, reset_after: float, sent_at: float, now: float) -> None:
+    def _set_window_end(self, reset_after: float, remaining: float, sent_at: float, now: float) -> None:
         # Whole seconds may have been cut, or rounded up: an end that is taken too early costs a burst of refusals.
-        whole = 1.0 if reset_after == int(reset_after) else 0.0
+        whole = min(1.0, WHOLE_MAX * self.window) if reset_after == int(reset_after) else 0.0
         earliest, latest = sent_at + reset_after - whole, now + reset_after + whole
+        self.promise = (latest, 1.0 if self.unit == REQUESTS else remaining + reset_after * self.rate)
         if self.window_end is not None:
             low, high = self.window_end
             if earliest <= high and latest >= low:
