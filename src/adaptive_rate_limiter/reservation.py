@@ -41,7 +41,7 @@ class Reservation:
     """
 
     __slots__ = (
-        "_limiter", "_token", "bucket", "call", "closed", "key", "refusal", "reply", "sends",
+        "_limiter", "_resend", "_token", "_unsent", "bucket", "call", "closed", "key", "refusal", "reply", "sends",
         "wait_reason", "waited",
     )  # fmt: skip
 
@@ -56,6 +56,8 @@ class Reservation:
         self.wait_reason: str | None = None
         self.refusal: Refusal | None = None
         self.sends = 0
+        self._unsent = True  # it was admitted, and its request is still to come
+        self._resend = False  # a request was announced that has to be admitted first
         self.reply: Any = None  # the HTTP layer's last response, with `usage()`
         self.closed = False
         self._token: Any = None
@@ -146,7 +148,9 @@ class Reservation:
         self.sends += 1
         moved = self._limiter.rehome(self, url, credential)
         hold = self.call.hold
-        if moved or self.sends > 1 or hold is None or hold.state is not HoldState.RESERVED:
+        first, self._unsent = self._unsent, False
+        if moved or not first or hold is None or hold.state is not HoldState.RESERVED:
+            self._resend = True
             return True
         self.begin()
         return False
@@ -166,11 +170,15 @@ class Reservation:
     def readmit(self) -> None:
         """Wait for admission again: a retry is an attempt like any other."""
         self._limiter.readmit(self)
-        self.begin()
+        self._readmitted()
 
     async def areadmit(self) -> None:
         """`readmit` for coroutines."""
         await self._limiter.areadmit(self)
+        self._readmitted()
+
+    def _readmitted(self) -> None:
+        self._unsent, self._resend = not self._resend, False
         self.begin()
 
     def begin(self, *, written: bool = False) -> None:

@@ -181,6 +181,18 @@ def test_a_second_attempt_is_admitted_again(observed, library, script, limiter, 
     assert (bucket.admitted, bucket.in_flight) == (2, 0)
 
 
+def test_who_readmits_by_hand_is_not_admitted_twice(observed, library, script, limiter):
+    script(b"{}", status=503)
+    with limiter.acquire("m", tokens=100) as reservation, library.Client() as client:
+        script.answers.append((200, {}, (ANSWER,)))
+        refusal = client.post(script.url, json=CALL)
+        reservation.observe(refusal.status_code, refusal.headers, refusal.text)
+        reservation.readmit()
+        assert client.post(script.url, json=CALL).status_code == 200
+    (bucket,) = [bucket for bucket in limiter.snapshot().buckets if bucket.admitted]
+    assert (bucket.admitted, bucket.in_flight) == (2, 0)
+
+
 def test_a_retry_that_may_not_wait_returns_the_last_refusal(observed, library, script):
     script(b'{"error": "slow down"}', status=429, retry_after="0.01")
     limiter = Limiter(quotas=[{"unit": "requests", "limit": 1, "window": 100}], max_wait=0.2)

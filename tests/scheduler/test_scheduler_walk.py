@@ -185,6 +185,15 @@ async def walk(mode, most, steps, abort):
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def young():
+    """What other tests left need not be collected a hundred times."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.parametrize("mode", MODES)
 @given(st.integers(1, 4), st.lists(actions, max_size=40), st.booleans())
 def test_a_random_walk_leaks_nothing(mode, most, steps, abort):

@@ -162,15 +162,18 @@ class WindowLevel:
         return self.limit
 
     def opened_at(self, now: float) -> float:
-        """When the window that is open at `now` began; never, if none is."""
+        """When the window that is open at `now` began for us; never, if none is.
+
+        The end may have been told too late, by a reply that was long on its way: it says nothing of the beginning.
+        """
         self.available(now)
-        return -math.inf if self.ends_at == math.inf else self.ends_at - self.window
+        return -math.inf if self.ends_at == math.inf else self.turned_at
 
     def take(self, amount: float, now: float) -> None:
         self.available(now)
         if self.ends_at == math.inf:
             self.ends_at = self.at + self.window
-            self.opened_by_take = self.at
+            self.turned_at = self.opened_by_take = self.at
         self.used += amount
         self.taken += amount
 

@@ -25,6 +25,7 @@ MARGIN = 2.4  # score by which a way of counting must fall behind the best to be
 TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
 JUMPS = 2.5  # such headers of late before a window counts as fixed
 SURE_AFTER = 64  # readings: from then on not all are weighed where only a bucket is plausible, nor any read
+SHALLOW = 0.9  # of its limit: a bucket that holds less
 WHOLE_MAX = 0.1  # of a window: a limit per second would wait for three otherwise
 HALF = 0.5  # where more than this part of the limit is left, but for
 LOOK_AGAIN = 8  # one in so many, since providers change
@@ -160,7 +161,7 @@ class ToldGauge(Gauge):
         if remaining is None or not reset_after:
             return
         depth = remaining + reset_after * self.rate
-        if depth > 0.9 * self.limit or abs(depth - bucket.burst) <= 1 + 0.02 * depth:
+        if depth > SHALLOW * self.limit or abs(depth - bucket.burst) <= 1 + 0.02 * depth:
             self.depth_vote = None
         elif self.depth_vote is None or abs(self.depth_vote[0] - depth) > 1 + 0.02 * depth:
             self.depth_vote = (depth, remaining)
@@ -245,10 +246,10 @@ class ToldGauge(Gauge):
         """Nothing is in doubt any more: the least that was told, with its refill, is there.
 
         The reply that told it may have come while its refill was still to come, and no other may follow. And
-        at first, when the reset that was told has passed, one call can go, whatever else is believed: a bucket
-        that holds much less than its limit looks like a window that others have used up.
+        when the reset that was told has passed, one call can go, whatever else is believed, where this may be a
+        bucket that holds much less than its limit: that looks like a window that others have used up.
         """
-        if self.promise is not None and self.readings <= FIRST_READINGS and self.bucket in self.active:
+        if self.promise is not None and self._may_be_shallow():
             if self.promise[0] > last_sent_at and self.invitation is None:
                 self.invitation = self.promise
             self.promise = None
@@ -258,6 +259,10 @@ class ToldGauge(Gauge):
             low = self.lows[index] + level.refilled
             if level.available(now) < low < math.inf:
                 level.correct(min(low, self.limit), now)
+
+    def _may_be_shallow(self) -> bool:
+        shallow = self.readings <= FIRST_READINGS or self.bucket.burst < SHALLOW * self.limit
+        return shallow and self.bucket in self.active
 
     def _strangers(self, amount: float, now: float) -> None:
         """Somebody else took `amount`: keep a floor, as large as what was seen, for the next time."""
