@@ -219,8 +219,7 @@ class Limiter:
             )
         if old.hold is not None:  # whatever became of the last attempt: it ends before the next is admitted
             reservation.bucket.lapse(old)
-        reservation.call = old.again()
-        reservation.closed = False
+        reservation.renew(old.again())
 
     # From a model to its bucket
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Reservation", "current_reservation"]
 
+UNANSWERABLE = frozenset({HoldState.CANCELLED, HoldState.REFUSED})
+
 current_reservation: ContextVar[Reservation | None] = ContextVar(
     "adaptive_rate_limiter_current", default=None
 )
@@ -77,12 +79,13 @@ class Reservation:
     ) -> RateLimitInfo:
         """Learn from a response: its limits, and its refusal if it is one. Never raises for what it contains.
 
-        Before or after the end, but not of a call that was cancelled: that one has no response.
+        Before or after the end, but not of a call that was cancelled, which has no response, nor twice of one
+        that was refused.
         """
         limiter = self._limiter
         info = limiter.parse(headers, body, status_code, url=url, model=self.model)
         hold = self.call.hold
-        if hold is not None and hold.state is not HoldState.CANCELLED:
+        if hold is not None and hold.state not in UNANSWERABLE:
             self.refusal = info.refusal
             self.bucket.step(limiter.learn, self.call, info)
         return info
@@ -170,16 +173,18 @@ class Reservation:
     def readmit(self) -> None:
         """Wait for admission again: a retry is an attempt like any other."""
         self._limiter.readmit(self)
-        self._readmitted()
+        self.begin()
 
     async def areadmit(self) -> None:
         """`readmit` for coroutines."""
         await self._limiter.areadmit(self)
-        self._readmitted()
-
-    def _readmitted(self) -> None:
-        self._unsent, self._resend = not self._resend, False
         self.begin()
+
+    def renew(self, call: Call) -> None:
+        """Another attempt, which will be admitted next."""
+        self.call = call
+        self.closed = False
+        self._unsent, self._resend = not self._resend, False
 
     def begin(self, *, written: bool = False) -> None:
         """It is sent now, which may be some time after it was admitted; or it was just `written` to the wire."""

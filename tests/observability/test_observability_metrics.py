@@ -25,6 +25,7 @@ from adaptive_rate_limiter import (
     Quota,
     observability,
 )  # fmt: skip
+from adaptive_rate_limiter.http import observe_http
 from adaptive_rate_limiter.observability import PrometheusCollector, export_if_installed, export_metrics
 from adaptive_rate_limiter.observability.metrics import COUNTERS, GAUGES, MOST_WORDS, REASONS, UNITS, WAITS
 from adaptive_rate_limiter.testing import FakeClock, ProviderEmulator
@@ -55,6 +56,7 @@ def test_a_run_against_a_provider_adds_up(registry):
     with (
         ProviderEmulator(requests_per_minute=1200, latency=0.01, faults=faults) as provider,
         httpx.Client() as client,
+        observe_http(),  # which changes nothing for who observes by hand
     ):
 
         def call(_):

@@ -157,10 +157,7 @@ class Attempts:
             add_note(refused, f"adaptive-rate-limiter: {why}")
             raise refused
         tell_wait(reservation)
-        reservation.sends, reservation.reply = (
-            0,
-            None,
-        )  # the HTTP layer takes the next send for an admitted one
+        reservation.sends, reservation.reply = 0, None
 
 
 def _steps(reservation: Reservation, send: Callable[[], Iterable[T]]) -> Generator[T, None, None]:
