@@ -179,6 +179,7 @@ class Limiter:
         hold = ledger.reserve({}, now)  # a reading belongs to a place in the order of sends
         ledger.read(quotas, hold, now)
         ledger.cancel(hold, now)
+        bucket.tally.compare(ledger.told, now)
         if ledger.gauges and not bucket.discovery.found:
             bucket.untold = False
         bucket.wake_at = now

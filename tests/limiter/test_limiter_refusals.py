@@ -256,3 +256,23 @@ def test_an_attempt_that_never_left_is_given_back(limiter, bucket):
     assert reservation.sends == 2
     reservation.settle()
     assert bucket().in_flight == 0
+
+
+def test_a_told_concurrency_bounds_what_is_in_flight(limiter):
+    with limiter.acquire("m") as first:
+        first.observe(200, {"maximum-concurrent-requests": "2", "current-concurrent-requests": "1"})
+        assert limiter.snapshot().buckets[0].most_in_flight == 2
+        second = limiter.try_acquire("m")
+        assert second is not None
+        assert limiter.try_acquire("m") is None
+        second.cancel()
+
+
+def test_a_new_limit_with_every_reply_fills_no_memory(limiter):
+    with limiter.acquire("m") as reservation:
+        for number in range(100):
+            reservation.observe(
+                200, {f"x-ratelimit-limit-thing{number}": "9", f"x-ratelimit-remaining-thing{number}": "8"}
+            )
+    told = [limit for limit in limiter.snapshot().buckets[0].limits if limit.source == "told"]
+    assert len(told) == 32

@@ -18,7 +18,15 @@ from adaptive_rate_limiter.core.estimate import Estimator
 from adaptive_rate_limiter.core.ledger import HoldState, Ledger
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
-from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Cost, Quota
+from adaptive_rate_limiter.core.quota import (
+    CONCURRENT_REQUESTS,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    REQUESTS,
+    TOKENS,
+    Cost,
+    Quota,
+)
 from adaptive_rate_limiter.core.setbacks import Concurrency, Pause
 from adaptive_rate_limiter.core.tally import Tally
 from adaptive_rate_limiter.exceptions import CapacityExceededError
@@ -306,6 +314,9 @@ class Bucket:
         self.wake_at = now
         self.ledger.arrived(hold, now)
         self.unread_until = -math.inf
+        for reading in info.quotas:
+            if reading.unit == CONCURRENT_REQUESTS and reading.limit:
+                self.concurrency.told(reading.limit)
         if info.quotas:
             before = len(self.ledger.gauges)
             if self.ledger.read(info.quotas, hold, now):

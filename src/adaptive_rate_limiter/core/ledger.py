@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from adaptive_rate_limiter.core.evidence import Shot, inferred_window
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.levels import EPSILON
-from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
+from adaptive_rate_limiter.core.quota import CONCURRENT_REQUESTS, REQUESTS, Cost, Quota
 from adaptive_rate_limiter.core.told import HALF, JITTER, LOOK_AGAIN, ToldGauge
 from adaptive_rate_limiter.core.transit import Transit
 
@@ -57,6 +57,9 @@ class Hold:
         self.answered = False
         self.told: Sequence[Gauge] = ()  # those of which its reply told what remains
         self.state = HoldState.RESERVED
+
+
+MOST_TOLD = 32  # limits: a peer that tells a new one with each reply must not fill the memory
 
 
 class Ledger:
@@ -269,7 +272,7 @@ class Ledger:
 
     def _new_gauge(self, reading: QuotaReading, hold: Hold, now: float) -> ToldGauge | None:
         limit = reading.limit or reading.remaining or 0.0
-        if limit < TINY:
+        if limit < TINY or reading.unit == CONCURRENT_REQUESTS or len(self.told) >= MOST_TOLD:
             return None
         window = inferred_window(reading) or MINUTE
         lately = [past for past in self.recent if past.at > now - window and reading.unit in past.cost]

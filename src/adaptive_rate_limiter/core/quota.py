@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from adaptive_rate_limiter.exceptions import ConfigurationError
 
 REQUESTS = "requests"
+CONCURRENT_REQUESTS = "concurrent_requests"  # bounds what is in flight; no use of it ages
 TOKENS = "tokens"
 INPUT_TOKENS = "input_tokens"
 OUTPUT_TOKENS = "output_tokens"

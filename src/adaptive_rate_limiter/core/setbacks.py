@@ -17,7 +17,7 @@ class Pause:
     def __init__(self, seed: str) -> None:
         self.until = -math.inf
         self.reason = ""
-        self._random = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
+        self._random = random.Random(seed.encode(errors="replace"))  # noqa: S311 - spreads retries, guards nothing
 
     def extend(self, until: float, reason: str) -> None:
         """Until then; an end that is later already stands."""
@@ -33,16 +33,22 @@ class Pause:
 class Concurrency:
     """How many calls may be in flight: additive increase, multiplicative decrease below the bound."""
 
-    __slots__ = ("in_flight", "most", "window")
+    __slots__ = ("bound", "in_flight", "most", "window")
 
-    def __init__(self, most: float) -> None:
-        self.most = most
+    def __init__(self, bound: float) -> None:
+        self.bound = bound
+        self.most = most = bound
         self.window = most
         self.in_flight = 0
 
     @property
     def full(self) -> bool:
         return self.in_flight >= self.window
+
+    def told(self, most: float) -> None:
+        """The provider says how many it allows; what refusals taught below that stands."""
+        self.most = min(self.bound, most)
+        self.window = min(self.window, self.most)
 
     def passed(self) -> None:
         if self.window < self.most:

@@ -63,6 +63,8 @@ WORDS: Mapping[str, tuple[str, str | float]] = MappingProxyType({
     **dict.fromkeys(("output-token", "output-tokens", "completion-tokens", "generated-tokens", "tokens-generated",
                      "tokens-output", "tokens-completion"), ("unit", "output_tokens")),
     "tokens-cache-adjusted-prompt": ("unit", "cache_adjusted_input_tokens"),  # Fireworks
+    **dict.fromkeys(("concurrency", "concurrent", "concurrent-request", "concurrent-requests"),
+                    ("unit", "concurrent_requests")),
     **dict.fromkeys(("image", "images", "input-image", "input-images"), ("unit", "images")),
     **dict.fromkeys(("audio-second", "audio-seconds"), ("unit", "audio_seconds")),
     **dict.fromkeys(("page", "pages", "ocr-pages"), ("unit", "pages")),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adaptive_rate_limiter.exceptions import ConfigurationError, RateLimiterError
 from adaptive_rate_limiter.http import observe_http as start_observation
 from adaptive_rate_limiter.limiter import Limiter
+from adaptive_rate_limiter.observability import export_if_installed
 from adaptive_rate_limiter.protocols import TEXT, RequestMetadata
 from adaptive_rate_limiter.providers import parse_response
 from adaptive_rate_limiter.scheduler.config import RateLimiterConfig, SchedulerMode, StateConfig, mode_of
@@ -165,6 +166,7 @@ class Scheduler:
         self._run = run = Run(self.limiter, self.config, str(self.client.base_url))
         if self._observe_http and self._observation is None:
             self._observation = start_observation()
+        export_if_installed(self.limiter)
         await run.streams.start()
         if self._provider is not None:
             task = asyncio.create_task(self._provider.discover(self.limiter.tell))

@@ -1,0 +1,33 @@
+"""What holds back beside the limit: pauses, and fewer calls at once."""
+
+import math
+
+import pytest
+
+from adaptive_rate_limiter.core.setbacks import Concurrency, Pause
+
+
+@pytest.mark.parametrize(
+    ("bound", "told", "window"),
+    [(math.inf, 5.0, 5.0), (3.0, 5.0, 3.0), (10.0, 5.0, 5.0), (math.inf, 0.5, 0.5)],
+)
+def test_a_told_bound_counts_below_ones_own(bound, told, window):
+    concurrency = Concurrency(bound)
+    concurrency.told(told)
+    assert concurrency.window == window
+
+
+def test_refusals_count_below_a_told_bound_and_it_is_reached_again():
+    concurrency = Concurrency(math.inf)
+    concurrency.refused(10)
+    concurrency.told(20.0)
+    assert concurrency.window == 8.0
+    for _ in range(300):
+        concurrency.passed()
+    assert 20.0 <= concurrency.window < 21.0
+
+
+def test_a_name_that_is_no_text_seeds_a_pause():
+    pause = Pause("default/\udc00")
+    pause.back_off(1, 10.0, "overload")
+    assert 11.0 <= pause.until <= 11.25
