@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from anthropic.types import RawMessageDeltaEvent, RawMessageStartEvent
+from google.genai.types import GenerateContentResponse
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseCompletedEvent
 
@@ -38,7 +39,7 @@ RESPONSE = ResponseCompletedEvent.model_construct(
 
 def gemini(*counts):
     names = ("prompt_token_count", "candidates_token_count", "total_token_count")
-    return SimpleNamespace(usage_metadata=SimpleNamespace(**dict(zip(names, counts, strict=True))))
+    return GenerateContentResponse.model_validate({"usage_metadata": dict(zip(names, counts, strict=True))})
 
 
 FULL = {"prompt_tokens": 20, "completion_tokens": 22, "total_tokens": 42}
@@ -51,6 +52,7 @@ CHUNKS = {
     "Anthropic, the first": (START, {"input_tokens": 25, "cached_tokens": 5}),
     "Anthropic, the last but one": (DELTA, {"output_tokens": 15}),
     "Gemini": (gemini(20, 22, 42), BOTH),
+    "Gemini, without": (GenerateContentResponse(), None),
     "Gemini, before the answer": (gemini(20, None, 20), {"input_tokens": 20, "tokens": 20}),
     "Gemini's JSON": (
         {"usageMetadata": {"promptTokenCount": 20, "candidatesTokenCount": 22, "totalTokenCount": 42}},
