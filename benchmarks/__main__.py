@@ -17,12 +17,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from benchmarks import costs, invoke, reading
+from benchmarks import costs, invoke, reading, scheduler
 
 RESULTS = Path(__file__).with_name("results.md")
 # Cells of each client that run side by side, phase by phase: one is idle most of the time, but for a limiter that
 # polls and an SDK that tries again.
 PHASES = ({"adaptive": 6}, {"in-memory": 4, "none": 12})
+SCHEDULERS = {"adaptive": 9, scheduler.PEER: 9}
 WINDOW = 60.0  # seconds; each of those has its own time in it to start, so that their bursts do not meet
 LONGEST = 420.0  # seconds of one cell
 
@@ -41,16 +42,18 @@ SPECIAL = {
 }  # fmt: skip
 
 
-def run_cells(cells: list[list[str]]) -> list[dict[str, Any]]:
+def run_cells(
+    cells: list[list[str]], module: str = "benchmarks.goodput", phases: Iterable[dict[str, int]] = PHASES
+) -> list[dict[str, Any]]:
     """Run each cell in a process of its own; results in the order of the cells."""
     results: dict[int, dict[str, Any]] = {}
-    for phase in PHASES:
+    for phase in phases:
         with ExitStack() as pools:
             for client, at_once in phase.items():
                 numbers = [number for number, cell in enumerate(cells) if f"--client={client}" in cell]
                 pool = pools.enter_context(ThreadPoolExecutor(at_once))
                 slots = _slots(at_once)
-                running = {number: pool.submit(_in_slot, slots, cells[number]) for number in numbers}
+                running = {number: pool.submit(_in_slot, slots, module, cells[number]) for number in numbers}
                 pools.callback(_collect, running, results)
     return [results[number] for number in range(len(cells))]
 
@@ -63,11 +66,11 @@ def _slots(at_once: int) -> SimpleQueue[float]:
     return slots
 
 
-def _in_slot(slots: SimpleQueue[float], cell: list[str]) -> dict[str, Any]:
+def _in_slot(slots: SimpleQueue[float], module: str, cell: list[str]) -> dict[str, Any]:
     slot = slots.get()
     time.sleep((slot - time.monotonic()) % WINDOW)
     try:
-        return run_cell(cell)
+        return run_cell(module, cell)
     finally:
         slots.put(slot)
 
@@ -76,10 +79,10 @@ def _collect(running: dict[int, Future[dict[str, Any]]], results: dict[int, dict
     results.update((number, future.result()) for number, future in running.items())
 
 
-def run_cell(cell: list[str]) -> dict[str, Any]:
+def run_cell(module: str, cell: list[str]) -> dict[str, Any]:
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.goodput", *cell],
+            [sys.executable, "-m", module, *cell],
             capture_output=True, text=True, timeout=LONGEST, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:  # an SDK may sleep out long retry-afters
@@ -151,6 +154,15 @@ def _cell(result: dict[str, Any]) -> str:
     return f"{ratio}, {result['refused_share']:.2%}, {result['lost']}"
 
 
+def scheduler_section(calls: int, limit: int) -> Iterable[str]:
+    yield "## Schedulers"
+    yield ""
+    yield from scheduler.overhead_lines()
+    phases = [{client: at_once} for client, at_once in SCHEDULERS.items()]
+    results = run_cells(scheduler.cells(calls, limit), "benchmarks.scheduler", phases)
+    yield from scheduler.goodput_lines(results, calls, limit)
+
+
 def cost_section() -> Iterable[str]:
     measured = costs.measure()
     names = list(dict.fromkeys(name for _, figures in measured for name in figures))
@@ -187,7 +199,7 @@ def _number(value: float | None) -> str:
 
 def main() -> None:
     options = argparse.ArgumentParser()
-    options.add_argument("--only", choices=["goodput", "special", "costs"])
+    options.add_argument("--only", choices=["goodput", "special", "costs", "schedulers"])
     options.add_argument("--calls", type=int, default=900)
     options.add_argument("--limit", type=int, default=300)
     given = options.parse_args()
@@ -202,6 +214,7 @@ def main() -> None:
         "goodput": lambda: goodput_section(given.calls, given.limit),
         "special": special_section,
         "costs": cost_section,
+        "schedulers": lambda: scheduler_section(given.calls, given.limit),
     }
     for name, section in sections.items():
         if given.only in (None, name):
