@@ -1,6 +1,7 @@
 """Client-side rate limiter for LLM APIs: learns the provider's limits and fills them without being refused."""
 
 from adaptive_rate_limiter.backends import BaseBackend, MemoryBackend
+from adaptive_rate_limiter.batch import AsyncBatch, Batch, Outcome
 from adaptive_rate_limiter.core.quota import Quota
 from adaptive_rate_limiter.exceptions import (
     BackendConnectionError,
@@ -44,9 +45,11 @@ __all__ = [
     "IMAGE",
     "RESOURCE_TYPES",
     "TEXT",
+    "AsyncBatch",
     "BackendConnectionError",
     "BackendOperationError",
     "BaseBackend",
+    "Batch",
     "BucketNotFoundError",
     "BucketSnapshot",
     "CapacityExceededError",
@@ -59,6 +62,7 @@ __all__ = [
     "Limiter",
     "LimiterSnapshot",
     "MemoryBackend",
+    "Outcome",
     "ProviderInterface",
     "QueueOverflowError",
     "Quota",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from adaptive_rate_limiter.backends.base import BaseBackend
 from adaptive_rate_limiter.backends.locked import LockedBucket
 from adaptive_rate_limiter.backends.memory import MemoryBackend
 from adaptive_rate_limiter.backends.waking import ThreadWaker, loop_waker
+from adaptive_rate_limiter.batch import AsyncBatch, Batch
 from adaptive_rate_limiter.clock import Clock, SystemClock
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import charging_for
@@ -40,15 +41,19 @@ from adaptive_rate_limiter.report import (
 from adaptive_rate_limiter.reservation import Reservation, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 
     from typing_extensions import Unpack
 
+    from adaptive_rate_limiter.batch import BatchOptions
     from adaptive_rate_limiter.core.queue import Call
     from adaptive_rate_limiter.options import CallOptions, Eagerness
     from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo
 
 __all__ = ["Limiter"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 ARGUMENTS = (
     "backend", "namespace", "quotas", "max_wait", "max_pause", "max_concurrency", "weights", "clock",
@@ -222,6 +227,29 @@ class Limiter:
             reservation.bucket.lapse(old)
         reservation.renew(old.again())
 
+    # Many calls
+
+    def map(
+        self, func: Callable[[Item], Result], items: Iterable[Item], **options: Unpack[BatchOptions]
+    ) -> Batch[Item, Result]:
+        """`func(item)` for each item, with as many under way as the limits can use; see `Batch` for how to run it.
+
+        `func` makes its calls as ever: through a model or a client that has this limiter, or with `acquire`. What
+        it raises is kept as that item's outcome. `concurrency`: items under way at once, if it is to be fixed.
+        `progress`: a bar of tqdm; None, the default, if somebody looks and tqdm is installed. `earlier`: a batch of
+        the same items, or its outcomes: an item that has a value there is not run again.
+        """
+        return Batch(self, func, items, **options)
+
+    def amap(
+        self,
+        func: Callable[[Item], Awaitable[Result]],
+        items: Iterable[Item],
+        **options: Unpack[BatchOptions],
+    ) -> AsyncBatch[Item, Result]:
+        """`map` for coroutine functions."""
+        return AsyncBatch(self, func, items, **options)
+
     # From a model to its bucket
 
     def _reserve(self, model: str | None, tokens: float | None, options: CallOptions) -> Reservation:
@@ -303,6 +331,11 @@ class Limiter:
     def snapshot(self) -> LimiterSnapshot:
         """All buckets: their limits and where they were learned, what is left, who waits, what was refused."""
         return LimiterSnapshot(tuple(bucket.look(snapshot_bucket) for bucket in self._mine()))
+
+    @property
+    def waiting(self) -> int:
+        """Calls in line."""
+        return sum(bucket.bucket.queue.count for bucket in self._mine())
 
     def explain(self, model: str | None = None, *, most: int = 20) -> list[str]:
         """One sentence for each call that waits, at most `most` a bucket: which limit, what is missing, when."""

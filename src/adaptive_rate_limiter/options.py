@@ -160,10 +160,10 @@ def check_weights(weights: Any) -> dict[str, float]:
     return dict(weights)
 
 
-def check_concurrency(most: Any) -> int | None:
+def check_concurrency(most: Any, name: str = "max_concurrency") -> int | None:
     """Calls in flight at once; None for any number."""
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-        raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, got {most!r}")
+        raise ConfigurationError(f"{name} must be a whole number of at least 1, got {most!r}")
     return most
 
 

@@ -1,0 +1,133 @@
+"""How far a batch is, as a bar of tqdm: the rate, the time left as the limits have it, what binds and what waits."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from adaptive_rate_limiter.core.quota import TOKENS
+from adaptive_rate_limiter.report import Forecast, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from adaptive_rate_limiter.limiter import Limiter
+    from adaptive_rate_limiter.report import BucketSnapshot
+
+__all__ = ["Pace", "Progress", "progress_of"]
+
+EVERY = 0.2  # seconds between two looks at the limiter: as often as an eye follows
+FORMAT = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
+
+
+class Pace:
+    """What the limiter says of the rest of a batch, whose share of the limiter's work is what came since it began."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+        self._before = {bucket.tally.serial: _used(bucket) for bucket in limiter.snapshot().buckets}
+
+    def forecast(self, done: int, left: int) -> Forecast:
+        """How long `left` more items take, if they take what those that are done took."""
+        slowest = Forecast(None, None)
+        for bucket in self._limiter.snapshot().buckets:
+            calls, tokens = (
+                now - before
+                for now, before in zip(
+                    _used(bucket), self._before.get(bucket.tally.serial, (0.0, 0.0)), strict=True
+                )
+            )
+            items = done + bucket.in_flight
+            rest = max(
+                0, left - bucket.in_flight - bucket.waiting
+            )  # those in line are in the forecast anyway
+            if not calls or not items:
+                continue
+            forecast = self._limiter.forecast(
+                requests=rest * calls / items, tokens=rest * max(0.0, tokens) / items, model=bucket.model
+            )
+            if forecast.seconds is not None and forecast.seconds >= (slowest.seconds or 0.0):
+                slowest = forecast
+        return slowest
+
+    def say(self, done: int, left: int, failed: int, rate: float | None) -> str:
+        """In a line: what is left, what binds, who waits, what failed. `rate`: items a second so far."""
+        waiting = self._limiter.waiting
+        parts = []
+        if left:
+            forecast = self.forecast(done, left)
+            if forecast.seconds:
+                bound = f", bound by {forecast.binds}" if forecast.binds else ""
+                parts.append(f"about {duration(forecast.seconds)} left{bound}")
+            elif rate:
+                parts.append(f"about {duration(left / rate)} left")
+        if waiting:
+            parts.append(f"{waiting:,} in line")
+        if failed:
+            parts.append(f"{failed:,} failed")
+        return "; ".join(parts)
+
+
+class Progress:
+    """A bar. `add` is cheap, and is called from any thread, one at a time."""
+
+    def __init__(self, limiter: Limiter, total: int, known: Sequence[Any]) -> None:
+        self._pace = Pace(limiter)
+        self._total = total
+        self._done = self._earlier = len(known)
+        self._failed = sum(not outcome.ok for outcome in known)
+        self._began = time.monotonic()
+        self._said_at = self._began
+        self._bar = _tqdm()(total=total, initial=self._done, bar_format=FORMAT, file=sys.stderr)
+
+    def add(self, *, ok: bool) -> None:
+        self._done += 1
+        self._failed += not ok
+        self._bar.update()
+        if time.monotonic() - self._said_at >= EVERY:
+            self._say()
+
+    def close(self) -> None:
+        self._say()
+        self._bar.close()
+
+    def _say(self) -> None:
+        self._said_at = now = time.monotonic()
+        done = self._done - self._earlier
+        rate = done / (now - self._began) if now > self._began else None
+        self._bar.set_postfix_str(self._pace.say(done, self._total - self._done, self._failed, rate))
+
+
+def progress_of(
+    limiter: Limiter, total: int, known: Sequence[Any], *, wanted: bool | None
+) -> Progress | None:
+    """A bar if it is wanted; where nobody said, if somebody looks and tqdm is installed.
+
+    Raises ImportError if it is wanted, and tqdm is not installed.
+    """
+    if wanted is None:
+        wanted = (sys.stderr.isatty() or "ipykernel" in sys.modules) and find_spec("tqdm") is not None
+    if not wanted:
+        return None
+    try:
+        return Progress(limiter, total, known)
+    except ModuleNotFoundError as error:
+        raise ImportError("progress needs tqdm: pip install 'adaptive-rate-limiter[notebook]'") from error
+
+
+def _tqdm() -> Any:
+    """That of a notebook where its widgets are installed, else that of a terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "IProgress not found": then it is a bar of text
+        return import_module("tqdm.auto").tqdm
+
+
+def _used(bucket: BucketSnapshot) -> tuple[float, float]:
+    """Calls and tokens so far."""
+    tally = bucket.tally
+    tokens = tally.reserved.get(TOKENS, 0.0) - tally.overestimated + tally.underestimated
+    return float(bucket.admitted), tokens
