@@ -6,9 +6,16 @@ import time
 
 import pytest
 
-from adaptive_rate_limiter import BucketNotFoundError, CapacityExceededError, DiscoveredBucket, RateLimitInfo
+from adaptive_rate_limiter import (
+    BucketNotFoundError,
+    CapacityExceededError,
+    DiscoveredBucket,
+    RateLimiterError,
+    RateLimitInfo,
+    RequestTimeoutError,
+)
 from adaptive_rate_limiter.scheduler.provider import Provider, readings_of
-from adaptive_rate_limiter.types import QuotaReading
+from adaptive_rate_limiter.types import QuotaReading, Refusal
 
 from .conftest import Api, request
 from .test_scheduler_limits import RefusedError, told
@@ -155,6 +162,23 @@ FAILING = {
     "the bucket has no name": (Told(bucket=""), "get_bucket_for_model"),
     "the bucket is no name": (Told(bucket=7), "get_bucket_for_model"),
     "reading fails": (Told(info=ValueError("invalid literal")), "parse_rate_limit_response"),
+    "what was read is nonsense": (Told(info={"rpm_limit": 60}), "parse_rate_limit_response"),
+    "a limit that was read is nonsense": (
+        Told(info=RateLimitInfo(quotas=(("requests", 60),))),
+        "parse_rate_limit_response",
+    ),
+    "a limit is of no unit": (
+        Told(info=RateLimitInfo(quotas=(QuotaReading([], 60),))),
+        "parse_rate_limit_response",
+    ),
+    "a refusal that was read is nonsense": (
+        Told(info=RateLimitInfo(refusal="slow down")),
+        "parse_rate_limit_response",
+    ),
+    "a refusal is of no kind": (
+        Told(info=RateLimitInfo(refusal=Refusal("tired"))),
+        "parse_rate_limit_response",
+    ),
 }
 
 
@@ -179,6 +203,15 @@ async def test_a_provider_that_never_answers_holds_up_nothing(make, mode, monkey
         assert await scheduler.submit_request(request(), Api("answer").call()) == "answer"
     assert time.monotonic() - started < 5
     assert "takes long" in caplog.text
+
+
+async def test_the_time_that_a_provider_takes_is_the_requests_own(make, mode):
+    """Nobody waits longer for its bucket than the request may take in all."""
+    started = time.monotonic()
+    async with make(mode, provider=Told(bucket="never"), max_retries=0) as scheduler:
+        with pytest.raises((CapacityExceededError, RequestTimeoutError)):
+            await scheduler.submit_request(request(timeout=0.02), Api().hold().call())
+        assert time.monotonic() - started < 0.5
 
 
 async def test_limits_that_come_late_are_taken_in(make, turn):
@@ -233,6 +266,10 @@ NOW = 1.8e9
         (RateLimitInfo(rpm_limit=-1, rpm_remaining=float("nan"), tpm_limit=True), []),
         (RateLimitInfo(rpm_limit="10"), []),
         (RateLimitInfo(quotas=(QuotaReading("images", 5),)), [("images", 5, None, None, None)]),
+        (
+            RateLimitInfo(quotas=(QuotaReading("images", "5", -1, float("nan"), True, 7),)),
+            [("images", None, None, None, None)],
+        ),
     ],
 )
 def test_readings_of_an_info_filled_by_hand(monkeypatch, info, readings):
@@ -273,3 +310,23 @@ async def test_a_failing_classifier_is_reported_and_stops_nothing(make, caplog, 
         assert await scheduler.submit_request({"model": "m"}, Api("answer").call()) == "answer"
         assert list(limits_of(scheduler)) == ["default/m"]
     assert "the classifier failed" in caplog.text
+
+
+async def test_a_classifier_that_never_answers_holds_up_nothing(make, monkeypatch, caplog):
+    monkeypatch.setattr("adaptive_rate_limiter.scheduler.scheduler.CLASSIFIER_PATIENCE", 0.01)
+    async with make(classifier=Classifier("never")) as scheduler:
+        assert await scheduler.submit_request({"model": "m"}, Api("answer").call()) == "answer"
+    assert "the classifier failed" in caplog.text
+
+
+@pytest.mark.parametrize("parts", [{"classifier": Classifier("never")}, {"provider": Told(bucket="never")}])
+async def test_the_end_tells_who_is_not_in_line_yet(make, mode, turn, caplog, parts):
+    api = Api()
+    async with make(mode, **parts) as scheduler:
+        asked = {"model": "m"} if "classifier" in parts else request()
+        task = asyncio.create_task(scheduler.submit_request(asked, api.call()))
+        await turn()
+    with pytest.raises(RateLimiterError, match="stopped before the request was sent"):
+        await task
+    assert api.started == []
+    assert "classifier" not in caplog.text

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Line", "Place", "Slots"]
+__all__ = ["NOT_KNOWN_YET", "Line", "Place", "Slots"]
+
+NOT_KNOWN_YET = ""  # stands for the bucket of those who wait to hear it
 
 
 class Line:

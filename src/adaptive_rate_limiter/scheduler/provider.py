@@ -7,18 +7,21 @@ import logging
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import BucketNotFoundError
 from adaptive_rate_limiter.providers import parse_response
 from adaptive_rate_limiter.providers.headers import pairs_of, text_of
+from adaptive_rate_limiter.scheduler.line import NOT_KNOWN_YET, Place
 from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from adaptive_rate_limiter.protocols import DiscoveredBucket, ProviderInterface, RequestMetadata
+    from adaptive_rate_limiter.scheduler.run import Run
 
 __all__ = ["Provider", "readings_of"]
 
@@ -49,22 +52,15 @@ class Provider:
     ) -> RateLimitInfo:
         """`Limiter(parse=…)`: the provider's reading. What kind of refusal it is, our own rules say better."""
         named = {text_of(name).lower(): text_of(value) for name, value in pairs_of(headers)}
+        ours = partial(parse_response, headers, body, status_code, url=url, model=model)
         try:
             told = self._provider.parse_rate_limit_response(
                 named, body if isinstance(body, dict) else None, status_code
             )
-            quotas = readings_of(told)
+            return replace(told, quotas=readings_of(told), refusal=_refusal_of(told, status_code, ours))
         except Exception:  # noqa: BLE001 - somebody else's code
             self._report("parse_rate_limit_response")
-            return parse_response(headers, body, status_code, url=url, model=model)
-        refusal = told.refusal
-        if refusal is None and (told.is_rate_limited or status_code >= FIRST_ERROR):
-            refusal = parse_response(headers, body, status_code, url=url, model=model).refusal
-            if refusal is None and told.is_rate_limited:
-                refusal = Refusal(RefusalKind.RATE_LIMIT)
-            if refusal is not None and (after := _number(told.retry_after)):
-                refusal = replace(refusal, retry_after=after)
-        return replace(told, quotas=quotas, refusal=refusal)
+            return ours()
 
     async def discover(self, tell: Callable[[str, Iterable[QuotaReading]], object]) -> None:
         """Ask for the limits, and `tell` those of each bucket."""
@@ -75,7 +71,7 @@ class Provider:
         except Exception:  # noqa: BLE001 - somebody else's code
             self._report("discover_limits")
 
-    async def bucket_for(self, metadata: RequestMetadata, instead: str, tasks: set[asyncio.Task[Any]]) -> str:
+    async def bucket_for(self, metadata: RequestMetadata, instead: str, run: Run, patience: float) -> str:
         """The bucket of a request; `instead`, where the provider fails or takes too long to say.
 
         Raises BucketNotFoundError if the provider does.
@@ -87,9 +83,9 @@ class Provider:
         task = self._asked.get(key)
         if task is None:
             task = self._asked[key] = asyncio.create_task(self._ask(key, instead))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.wait({task}, timeout=LOOKUP_PATIENCE)
+            run.keep(task)
+        with Place(run.line, NOT_KNOWN_YET):
+            await asyncio.wait({task}, timeout=min(LOOKUP_PATIENCE, patience))
         if not task.done() or task.cancelled():
             logger.warning(
                 "get_bucket_for_model(%r, %r) takes long; %s serves until it is done", *key, instead
@@ -127,12 +123,35 @@ class Provider:
 def readings_of(info: RateLimitInfo) -> tuple[QuotaReading, ...]:
     """The limits of an info that was filled by hand: `rpm_*` and `tpm_*` are per minute."""
     if info.quotas:
-        return tuple(info.quotas)
+        return tuple(map(_checked, info.quotas))
     both = (
         _reading("requests", info.rpm_limit, info.rpm_remaining, info.rpm_reset),
         _reading("tokens", info.tpm_limit, info.tpm_remaining, info.tpm_reset),
     )
     return tuple(reading for reading in both if reading is not None)
+
+
+def _checked(reading: QuotaReading) -> QuotaReading:
+    """A reading that somebody else made: what is no sound number in it was not told."""
+    if not isinstance(reading, QuotaReading) or not isinstance(reading.unit, str):
+        raise TypeError(f"quotas must be of QuotaReading, got {reading!r}")
+    limit, remaining, reset_after, window = map(_number, reading[1:5])
+    scope = reading.scope if isinstance(reading.scope, str) else None
+    return QuotaReading(reading.unit, limit, remaining, reset_after, window, scope)
+
+
+def _refusal_of(told: RateLimitInfo, status_code: int, ours: Callable[[], RateLimitInfo]) -> Refusal | None:
+    """The refusal that an info tells, of a kind that our own reading knows better."""
+    refusal, after = told.refusal, _number(told.retry_after)
+    if refusal is not None:
+        if not isinstance(refusal, Refusal):
+            raise TypeError(f"refusal must be a Refusal, got {refusal!r}")
+        return replace(refusal, kind=RefusalKind(refusal.kind), retry_after=_number(refusal.retry_after))
+    if told.is_rate_limited or status_code >= FIRST_ERROR:
+        refusal = ours().refusal
+    if refusal is None and told.is_rate_limited:
+        refusal = Refusal(RefusalKind.RATE_LIMIT)
+    return replace(refusal, retry_after=after) if refusal is not None and after else refusal
 
 
 def _readings_of_bucket(bucket: DiscoveredBucket) -> tuple[QuotaReading, ...]:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.limiter import Limiter
     from adaptive_rate_limiter.scheduler.config import RateLimiterConfig
 
-__all__ = ["Run"]
+__all__ = ["STOPPED", "Run"]
+
+STOPPED = "Scheduler was stopped before the request was sent"
 
 
 class Run:
@@ -49,6 +51,11 @@ class Run:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """A task that ends with the run, if not before."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
     # The circuit of a bucket
 
     def check_circuit(self, bucket_id: str) -> None:
@@ -74,7 +81,7 @@ class Run:
     async def close(self, *, abort: bool) -> None:
         """Who waits is sent away; what is under way is waited for, or ended as well with `abort`."""
         self.closing = True
-        self.line.send_away("Scheduler was stopped before the request was sent")
+        self.line.send_away(STOPPED)
         here = asyncio.current_task()
         own = sum(attempt.task is here for attempt in self.attempts)  # a request may stop its own scheduler
         if abort:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ from adaptive_rate_limiter.observability import export_if_installed
 from adaptive_rate_limiter.protocols import TEXT, RequestMetadata
 from adaptive_rate_limiter.providers import parse_response
 from adaptive_rate_limiter.scheduler.config import RateLimiterConfig, SchedulerMode, StateConfig, mode_of
+from adaptive_rate_limiter.scheduler.line import NOT_KNOWN_YET, Place
 from adaptive_rate_limiter.scheduler.modes import MODES
 from adaptive_rate_limiter.scheduler.provider import Provider
-from adaptive_rate_limiter.scheduler.run import Run
+from adaptive_rate_limiter.scheduler.run import STOPPED, Run
 from adaptive_rate_limiter.scheduler.submission import Submission
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 CLIENT = ("base_url", "timeout", "get_headers")
 PROVIDER = ("discover_limits", "parse_rate_limit_response", "get_bucket_for_model")
 CLASSIFIER = ("classify",)
+CLASSIFIER_PATIENCE = 5.0  # seconds; then a request goes by its model alone
 HEAD_START = 3  # turns of the event loop: who needs no I/O has told the limits before the first request
 
 
@@ -117,29 +120,35 @@ class Scheduler:
             )
         run.begin()
         try:
-            if not isinstance(metadata, RequestMetadata):
-                metadata = await self._classified(metadata)
             if not callable(request_func):
                 raise ConfigurationError(f"request_func must be callable, got {request_func!r}")
+            if not isinstance(metadata, RequestMetadata):
+                metadata = await self._classified(metadata, run)
+            timeout = math.inf if metadata.timeout is None else metadata.timeout
+            deadline = run.loop.time() + timeout
             bucket_id = run.mode.bucket_for(metadata)
             if self._provider is not None:
-                bucket_id = await self._provider.bucket_for(metadata, bucket_id, run.tasks)
-                if run.closing:
-                    raise RateLimiterError("Scheduler was stopped before the request was sent")
-            return await Submission(run, bucket_id, metadata, request_func).result()
+                bucket_id = await self._provider.bucket_for(metadata, bucket_id, run, timeout)
+            if run.closing:
+                raise RateLimiterError(STOPPED)
+            return await Submission(run, bucket_id, metadata, request_func, deadline).result()
         finally:
             run.end()
 
-    async def _classified(self, request: Any) -> RequestMetadata:
+    async def _classified(self, request: Any, run: Run) -> RequestMetadata:
         if self.classifier is None or not isinstance(request, Mapping):
             raise ConfigurationError(
                 f"metadata must be RequestMetadata, or a mapping where a classifier is given, got {request!r}"
             )
         try:
-            metadata = await self.classifier.classify(dict(request))
+            with Place(run.line, NOT_KNOWN_YET):
+                classified = self.classifier.classify(dict(request))
+                metadata = await asyncio.wait_for(classified, CLASSIFIER_PATIENCE)
             if not isinstance(metadata, RequestMetadata):
                 raise TypeError(f"a classifier must return RequestMetadata, got {metadata!r}")  # noqa: TRY301 - reported below
         except Exception:
+            if run.closing:
+                raise RateLimiterError(STOPPED) from None
             logger.exception("the classifier failed; the request goes by its model alone")
             model = str(request.get("model") or "unknown")
             return RequestMetadata(request_id="unclassified", model_id=model, resource_type=TEXT)
@@ -169,9 +178,7 @@ class Scheduler:
         export_if_installed(self.limiter)
         await run.streams.start()
         if self._provider is not None:
-            task = asyncio.create_task(self._provider.discover(self.limiter.tell))
-            run.tasks.add(task)
-            task.add_done_callback(run.tasks.discard)
+            run.keep(asyncio.create_task(self._provider.discover(self.limiter.tell)))
             for _ in range(HEAD_START):
                 await asyncio.sleep(0)
 

@@ -42,7 +42,12 @@ class Submission:
     )
 
     def __init__(
-        self, run: Run, bucket_id: str, metadata: RequestMetadata, request_func: Callable[[], Any]
+        self,
+        run: Run,
+        bucket_id: str,
+        metadata: RequestMetadata,
+        request_func: Callable[[], Any],
+        deadline: float,
     ) -> None:
         self.run = run
         self.bucket_id = bucket_id
@@ -51,8 +56,7 @@ class Submission:
         self.reservation: Any = None  # a Reservation from admission to the end, or until a stream has it
         self.retries = 0
         self.has_slot = False
-        timeout = metadata.timeout
-        self.deadline = None if timeout is None else run.loop.time() + timeout
+        self.deadline = deadline  # in the time of the event loop
 
     async def result(self) -> Any:
         """What `request_func` returned; a stream settles itself from then on."""
@@ -105,7 +109,7 @@ class Submission:
         if metadata.priority:
             options["priority"] = metadata.priority
         if metadata.timeout is not None:
-            options["timeout"] = metadata.timeout
+            options["timeout"] = max(0.0, self.deadline - self.run.loop.time())
         if metadata.client_id and self.run.mode.by_tenant:
             options["tenant"] = metadata.client_id
         return options
@@ -144,9 +148,7 @@ class Submission:
 
     async def _send(self) -> Any:
         run = self.run
-        seconds = run.config.request_timeout
-        if self.deadline is not None:
-            seconds = min(seconds, self.deadline - run.loop.time())
+        seconds = min(run.config.request_timeout, self.deadline - run.loop.time())
         self.reservation.begin()
         token = current_reservation.set(self.reservation)
         try:
@@ -224,7 +226,7 @@ class Submission:
         if not again or not run.mode.retries_failures or not may_pass_later(error, status):
             return None
         wait = backoff(self.retries, run.config)
-        return wait if self.deadline is None or run.loop.time() + wait < self.deadline else None
+        return wait if run.loop.time() + wait < self.deadline else None
 
     def _observe(self, answer: Answer | None) -> None:
         if answer is not None:
