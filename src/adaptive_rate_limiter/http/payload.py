@@ -33,7 +33,7 @@ INPUT = ("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "pr
 OUTPUT = ("completion_tokens", "output_tokens", "candidatesTokenCount", "outputTokens", "eval_count")
 TOTAL = ("total_tokens", "totalTokenCount", "totalTokens")
 HOLDERS = ("usage", "usageMetadata", "usage_metadata", "meta")
-WRAPPERS = ("message", "response", "delta", "metadata")  # of events
+WRAPPERS = ("message", "response", "delta", "metadata", "x_groq")  # of events
 LAST_USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
 
 
@@ -151,6 +151,7 @@ class UsageReader:
 
     def __init__(self, content_type: str, encoding: str) -> None:
         self._events = "event-stream" in content_type
+        self._lines = self._events or "ndjson" in content_type  # Ollama's streams are lines of JSON
         self._inflate = _inflater(encoding)
         self._kept = bytearray()
         self._readable = encoding in {"", "identity"} or self._inflate is not None
@@ -164,19 +165,21 @@ class UsageReader:
         except zlib.error:
             self._readable = False
             return
-        if self._events:
-            self._feed_events(text)
+        if self._lines:
+            self._feed_lines(text)
         else:
             self._kept += text
             if len(self._kept) > 4 * WHOLE:
                 del self._kept[: -2 * WHOLE]  # still too long to be taken for a whole body
 
-    def _feed_events(self, text: bytes) -> None:
+    def _feed_lines(self, text: bytes) -> None:
         head, newline, rest = text.rpartition(b"\n")
         if newline:
             self._kept += head
             for line in self._kept.split(b"\n"):
-                if line.startswith(b"data:") and b"sage" in line:
+                if not self._events and b"eval_count" in line:
+                    self._take(line)
+                elif self._events and line.startswith(b"data:") and b"sage" in line:
                     self._take(line[5:])
             self._kept = bytearray(rest)
         elif len(self._kept) <= LONGEST_EVENT:
@@ -184,7 +187,7 @@ class UsageReader:
 
     def finish(self) -> dict[str, float] | None:
         """The usage, if the body told one."""
-        if not self._events and self._kept:
+        if not self._events and self._kept:  # also the last of the lines, where no newline ends it
             self.usage.update(usage_in(bytes(self._kept)) or {})
         return self.usage or None
 

@@ -6,6 +6,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from adaptive_rate_limiter.exceptions import ConfigurationError
 from adaptive_rate_limiter.http import exchange
 from adaptive_rate_limiter.http.payload import UsageReader, describe
 from adaptive_rate_limiter.limiter import Limiter
@@ -77,6 +78,10 @@ class AdaptiveTransport(_Transport):
             response.stream = _streams(_library(request))[0](response, reservation)
         return response
 
+    async def handle_async_request(self, request: Any) -> Any:
+        """Raises ConfigurationError: an asynchronous client takes the other transport."""
+        raise _mistaken(self, AsyncAdaptiveTransport, request)
+
     def close(self) -> None:
         if self._inner is not None:
             self._inner.close()
@@ -117,6 +122,10 @@ class AsyncAdaptiveTransport(_Transport):
             response.stream = _streams(_library(request))[1](response, reservation)
         return response
 
+    def handle_request(self, request: Any) -> Any:
+        """Raises ConfigurationError: a synchronous client takes the other transport."""
+        raise _mistaken(self, AdaptiveTransport, request)
+
     async def aclose(self) -> None:
         if self._inner is not None:
             await self._inner.aclose()
@@ -126,6 +135,16 @@ class AsyncAdaptiveTransport(_Transport):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _mistaken(given: _Transport, right: type[_Transport], request: Any) -> ConfigurationError:
+    library, client = (
+        _library(request).__name__,
+        "AsyncClient" if right is AsyncAdaptiveTransport else "Client",
+    )
+    return ConfigurationError(
+        f"transport must be {right.__name__}() for {library}.{client}, got {type(given).__name__}()"
+    )
 
 
 def _library(request: Any) -> Any:
@@ -147,9 +166,13 @@ def _streams(library: Any) -> tuple[type, type]:
             self._reader = _reader(response)
 
         def __iter__(self) -> Iterator[bytes]:
-            for chunk in self._stream:
-                self._reader.feed(chunk)
-                yield chunk
+            try:
+                for chunk in self._stream:
+                    self._reader.feed(chunk)
+                    yield chunk
+            except Exception:  # cut in the middle; not every SDK closes what it was reading
+                _settle(self._reservation, self._reader)
+                raise
             _settle(self._reservation, self._reader)
 
         def close(self) -> None:
@@ -163,9 +186,13 @@ def _streams(library: Any) -> tuple[type, type]:
             self._reader = _reader(response)
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for chunk in self._stream:
-                self._reader.feed(chunk)
-                yield chunk
+            try:
+                async for chunk in self._stream:
+                    self._reader.feed(chunk)
+                    yield chunk
+            except Exception:
+                _settle(self._reservation, self._reader)
+                raise
             _settle(self._reservation, self._reader)
 
         async def aclose(self) -> None:
