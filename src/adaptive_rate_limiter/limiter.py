@@ -39,6 +39,7 @@ from adaptive_rate_limiter.report import (
     snapshot_bucket,
 )
 from adaptive_rate_limiter.reservation import Reservation, Wait
+from adaptive_rate_limiter.views import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
@@ -62,7 +63,7 @@ ARGUMENTS = (
 MOST_ROUTES = 10_000  # of the lookups kept at hand; beyond, each takes a microsecond longer
 
 
-class Limiter:
+class Limiter(Shown):
     """Learns each provider's limits from its responses, and paces calls under them without being refused.
 
     One limiter may serve every model, framework, thread and event loop at once; it keeps a bucket for each

@@ -143,6 +143,13 @@ def seconds(name: str, value: Any) -> float:
     return float(value)
 
 
+def interval(name: str, value: Any) -> float:
+    """`value`, if it is a number of seconds above 0."""
+    if not 0 < seconds(name, value) < math.inf:
+        raise ConfigurationError(f"{name} must be seconds, above 0, got {value!r}")
+    return float(value)
+
+
 def unknown_argument(who: str, given: Mapping[str, object], known: tuple[str, ...]) -> ConfigurationError:
     name, value = next(iter(given.items()))
     return ConfigurationError(f"{who} has no argument {name!r} (given {value!r}); it has {', '.join(known)}")

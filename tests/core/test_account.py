@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptive_rate_limiter.core.account import lower_bound
+from adaptive_rate_limiter.core.account import AccountReport, lower_bound
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
 from adaptive_rate_limiter.core.gauge import Gauge
@@ -81,3 +81,19 @@ def test_lost_refill_is_put_down_to_its_cause():
 def test_nothing_asked_for_nothing_lost():
     bucket = Bucket("b", [Quota("requests", 60)], 0.0)
     assert str(bucket.account.report(bucket.ledger.gauges, 100.0)) == "no limit was reached"
+
+
+def test_the_account_in_words():
+    report = AccountReport(
+        elapsed=100.0,
+        lower_bound=97.0,
+        share=0.97,
+        binding="tokens",
+        waited={"tokens": 81.0, "requests": 10.0},
+        lost={"tokens": 2.0, "empty queue": 0.0},
+        left=1.0,
+    )
+    assert str(report) == (
+        "97% of what the limits allowed; tokens bound 81% of the time; "
+        "2.0% lost to reservations that were too large; 1.0% left unused"
+    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import adaptive_rate_limiter as arl
 from adaptive_rate_limiter import (
+    AsyncBatch,
     BaseBackend,
+    Batch,
     BucketSnapshot,
     CapacityExceededError,
     Forecast,
@@ -12,6 +14,7 @@ from adaptive_rate_limiter import (
     LimiterSnapshot,
     LimitSnapshot,
     MemoryBackend,
+    Outcome,
     Quota,
     QuotaReading,
     RateLimiterError,
@@ -76,7 +79,30 @@ async def asynchronous() -> None:
     limiter.record("gpt-4o", prompt="Hello").lapse()
 
 
+def many() -> list[int]:
+    batch: Batch[str, int] = limiter.map(len, ["a", "b"], concurrency=4, progress=False)
+    outcome: Outcome[str, int]
+    for outcome in batch.as_completed():
+        print(outcome.index, outcome.item, outcome.value, outcome.error, outcome.seconds, outcome.ok)
+    again: Batch[str, int] = limiter.map(len, ["a", "b"], earlier=batch)
+    with limiter.watch(every=1.0), limiter.history as history:
+        print(again.run().failed, again.missing, history.plot("gpt-4o"), history.marks()[0].text)
+    return batch.results()
+
+
+async def many_at_once() -> None:
+    async def ask(prompt: str) -> float:
+        return float(prompt)
+
+    batch: AsyncBatch[str, float] = limiter.amap(ask, ["1", "2"])
+    async with limiter.watch():
+        values: list[float] = (await batch).results()
+    async for outcome in batch:
+        print(outcome.result(), values)
+
+
 def misuse() -> None:
+    limiter.map(len, [1, 2])  # type: ignore[list-item]
     limiter.acquire("gpt-4o", token=812)  # type: ignore[call-arg]
     limiter.acquire("gpt-4o", tokens="812")  # type: ignore[arg-type]
     limiter.acquire("gpt-4o", timeout="soon")  # type: ignore[arg-type]

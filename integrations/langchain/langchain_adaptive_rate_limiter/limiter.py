@@ -10,6 +10,7 @@ from langchain_core.rate_limiters import BaseRateLimiter
 
 from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
 from adaptive_rate_limiter.http import observe_http as start_observation
+from adaptive_rate_limiter.views import Shown
 from langchain_adaptive_rate_limiter.announcement import Announcement, announce, claim, describe
 from langchain_adaptive_rate_limiter.callbacks import attach, observe_runs
 
@@ -22,7 +23,7 @@ WAIT_EVENT = "rate_limiter_wait"
 LEAST_WAIT = 0.001  # seconds of waiting that are worth an event
 
 
-class AdaptiveLimiter(BaseRateLimiter):
+class AdaptiveLimiter(Shown, BaseRateLimiter):
     """Learns the provider's limits from its responses and fills them without being refused.
 
     Give one to a chat model as `rate_limiter=`; share one between models, or several over one

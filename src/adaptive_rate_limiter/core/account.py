@@ -40,13 +40,23 @@ class AccountReport:
     def __str__(self) -> str:
         if not self.lower_bound:
             return "no limit was reached"
-        parts = [f"{self.share:.0%} of what the limits allowed; {self.binding} bound"]
+        parts = [f"{self.share:.0%} of what the limits allowed", f"{self.binding} bound{self._how_long()}"]
         parts += [
-            f"{seconds / self.elapsed:.1%} lost to {cause}" for cause, seconds in self.lost.items() if seconds
+            f"{seconds / self.elapsed:.1%} lost to {self._named(cause)}"
+            for cause, seconds in self.lost.items()
+            if seconds
         ]
         if self.left:
             parts.append(f"{self.left / self.elapsed:.1%} left unused")
         return "; ".join(parts)
+
+    def _how_long(self) -> str:
+        held_back = self.waited.get(self.binding or "", 0.0)
+        return f" {held_back / self.elapsed:.0%} of the time" if held_back else ""
+
+    def _named(self, cause: str) -> str:
+        """A bucket for which the line waits is full only because something came back."""
+        return "reservations that were too large" if cause == self.binding else cause
 
 
 def cause_of(reason: str) -> str:

@@ -82,14 +82,14 @@ class Progress:
         self._failed = sum(not outcome.ok for outcome in known)
         self._began = time.monotonic()
         self._said_at = self._began
-        self._bar = _tqdm()(total=total, initial=self._done, bar_format=FORMAT, file=sys.stderr)
+        self._bar = _tqdm()(total=total, initial=self._done, bar_format=FORMAT, mininterval=EVERY)
 
     def add(self, *, ok: bool) -> None:
         self._done += 1
         self._failed += not ok
-        self._bar.update()
         if time.monotonic() - self._said_at >= EVERY:
             self._say()
+        self._bar.update()
 
     def close(self) -> None:
         self._say()
@@ -99,7 +99,9 @@ class Progress:
         self._said_at = now = time.monotonic()
         done = self._done - self._earlier
         rate = done / (now - self._began) if now > self._began else None
-        self._bar.set_postfix_str(self._pace.say(done, self._total - self._done, self._failed, rate))
+        self._bar.set_postfix_str(
+            self._pace.say(done, self._total - self._done, self._failed, rate), refresh=False
+        )
 
 
 def progress_of(

@@ -9,6 +9,7 @@ from llama_index.core.rate_limiter import BaseRateLimiter
 from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
 from adaptive_rate_limiter.http import observe_http as start_observation
 from adaptive_rate_limiter.reservation import current_reservation
+from adaptive_rate_limiter.views import Shown
 from llama_index.llms.adaptive_rate_limiter.announcement import Announcement, announced
 from llama_index.llms.adaptive_rate_limiter.events import tell_wait
 from llama_index.llms.adaptive_rate_limiter.observer import observe_calls
@@ -17,7 +18,7 @@ from llama_index.llms.adaptive_rate_limiter.sharing import limiter_from
 __all__ = ["AdaptiveLimiter"]
 
 
-class AdaptiveLimiter(BaseRateLimiter):
+class AdaptiveLimiter(Shown, BaseRateLimiter):
     """Learns the provider's limits from its responses and fills them without being refused.
 
     Give one to LLMs and embedding models as `rate_limiter=`; they share what they learn, as do several over one

@@ -1,0 +1,124 @@
+"""What a limiter did over time: recorded from outside, bounded, with a mark where it was refused or told a limit."""
+
+import sys
+from itertools import pairwise
+
+import pytest
+
+from adaptive_rate_limiter import ConfigurationError
+from adaptive_rate_limiter.views import history
+from adaptive_rate_limiter.views.plot import allowed
+
+
+def look(limiter):
+    limiter.history.add(limiter.snapshot())
+
+
+def headers(limit, remaining):
+    return {"x-ratelimit-limit-requests": str(limit), "x-ratelimit-remaining-requests": str(remaining)}
+
+
+def test_nothing_is_recorded_unless_somebody_asks(clock, limiter, call):
+    call()
+    clock.advance(60)
+    assert (len(limiter.history), clock.next_due()) == (0, None)
+
+
+def test_a_block_is_recorded(clock, limiter, call):
+    call(tokens=1000)
+    with limiter.history:
+        call(tokens=1000)
+        clock.advance(history.EVERY)
+        call(tokens=1000)
+    points = limiter.history.points()["default/m"]
+    assert (points[0].at, points[0].units["tokens"], points[0].admitted) == (0.0, 1000, 1)
+    assert (points[-1].at, points[-1].units["tokens"], points[-1].admitted) == (clock.now(), 3000, 3)
+    limiter.history.clear()
+    assert (len(limiter.history), limiter.history.points()) == (0, {})
+
+
+def test_refusals_and_limits_are_marked_with_their_reason(clock, limiter, call):
+    call(headers=headers(600, 599))
+    look(limiter)
+    clock.advance(1)
+    call(headers=headers(300, 298))
+    call(status=529)
+    look(limiter)
+    marks = [(mark.at, mark.kind, mark.text) for mark in limiter.history.marks("m")]
+    assert (0.0, "limit", "60 requests per minute, stated by you") in marks
+    assert (0.0, "limit", "600 requests per minute, told by headers") in marks
+    assert (1.0, "limit", "300 requests per minute, told by headers; it was 600") in marks
+    assert (1.0, "refused", "1 refused: overload") in marks
+    assert limiter.history.marks("another") == []
+
+
+def test_it_is_bounded_and_keeps_the_whole_time(clock, limiter, call, monkeypatch):
+    monkeypatch.setattr(history, "MOST", 50)
+    call()
+    for _ in range(1000):
+        clock.advance(1)
+        look(limiter)
+    assert len(limiter.history) <= 51
+    times = [point.at for point in limiter.history.points()["default/m"]]
+    assert times[0] <= 64
+    assert times[-1] >= 936
+    assert max(after - before for before, after in pairwise(times)) <= 32
+
+
+def test_the_most_that_could_have_been_sent_is_what_was_and_what_is_left(clock, limiter, call):
+    for tokens in (1000, 5000, 0):
+        if tokens:
+            call(tokens=tokens)
+        look(limiter)
+        clock.advance(6)
+    points = limiter.history.points()["default/m"]
+    assert allowed("tokens", points) == [pytest.approx(6000), pytest.approx(6600), pytest.approx(7200)]
+
+
+def test_a_plot_has_a_panel_for_each_unit_and_one_for_the_line(clock, limiter, call):
+    for _ in range(5):
+        call(tokens=1000)
+        look(limiter)
+        clock.advance(1)
+    limiter.acquire("m", 10, timeout=0).observe(429, {"retry-after": "5"})
+    look(limiter)
+    panels = limiter.history.plot().axes
+    assert [panel.get_ylabel() for panel in panels] == ["requests", "tokens", "calls"]
+    assert panels[0].get_title(loc="left") == "m"
+    assert list(panels[1].lines[1].get_ydata()) == [1000, 2000, 3000, 4000, 5000, 5010]
+    labels = [text.get_text() for text in panels[1].get_legend().get_texts()]
+    assert labels[:2] == ["sent, and what is left of the limit", "sent: 5,010"]
+    assert "refused: rate limit" in labels
+    assert "6,000 tokens per minute, stated by you" in labels
+
+
+def test_a_plot_of_several_buckets_of_one_and_of_none(clock, limiter, call):
+    assert [panel.get_ylabel() for panel in limiter.history.plot().axes] == ["calls"]
+    call(model="a", tokens=0)
+    call(model="b$x$")
+    look(limiter)
+    clock.advance(3600)
+    look(limiter)
+    both = limiter.history.plot()
+    assert len(both.axes) == 6
+    both.savefig("/dev/null", format="png")
+    one = limiter.history.plot("b$x$")
+    assert one.axes[-1].get_xlabel() == "minutes since the first look"
+    assert len(one.axes) == 3
+
+
+def test_a_plot_without_matplotlib(monkeypatch, limiter):
+    monkeypatch.delitem(sys.modules, "adaptive_rate_limiter.views.plot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"adaptive-rate-limiter\[notebook\]"):
+        limiter.history.plot()
+
+
+async def test_it_can_be_started_twice_and_is_for_coroutines_too(clock, limiter, call):
+    async with limiter.history as same:
+        same.start()
+        call()
+    assert limiter.history.points()["default/m"][-1].admitted == 1
+    limiter.history.stop()
+    with pytest.raises(ConfigurationError, match="every must be seconds, above 0, got 0"):
+        limiter.history.start(every=0)
