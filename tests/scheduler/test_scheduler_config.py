@@ -62,6 +62,8 @@ def test_an_unknown_mode_lists_the_modes(client):
         ({"namespace": ""}, "namespace"),
         ({"namespace": None}, "namespace"),
         ({"is_production": "yes"}, "is_production"),
+        ({"acknowledge_write_back_risk": 1}, "acknowledge_write_back_risk"),
+        ({"warn_write_back_production": None}, "warn_write_back_production"),
         ({"is_production": True, "cache_policy": CachePolicy.WRITE_BACK}, "acknowledge_write_back_risk"),
     ],
 )

@@ -1,14 +1,12 @@
 """Refusals go back into line, other failures are tried again in basic mode, and a dead provider is left alone."""
 
 import asyncio
-import pickle
 
 import httpx
 import pytest
 
 from adaptive_rate_limiter import (
     CapacityExceededError,
-    RateLimiterError,
     RequestTimeoutError,
     TooManyFailedRequestsError,
 )
@@ -234,17 +232,3 @@ async def test_attempts_count_and_the_open_circuit_ends_them(make, no_backoff):
             await scheduler.submit_request(request(), api.call())
         assert isinstance(caught.value.__cause__, FailedError)
         assert len(api.started) == 2
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        TooManyFailedRequestsError("x", 20, 30.0, 20),
-        CapacityExceededError("x", "bucket", 1.5),
-        RequestTimeoutError("Request timed out after 30s"),
-    ],
-)
-def test_errors_travel_whole(error):
-    copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), copy.args, vars(copy)) == (type(error), error.args, vars(error))
-    assert isinstance(copy, RateLimiterError)

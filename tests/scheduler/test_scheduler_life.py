@@ -6,10 +6,12 @@ import logging
 import threading
 
 import httpx
+import prometheus_client
 import pytest
 
 from adaptive_rate_limiter import RateLimiterError, create_scheduler
 from adaptive_rate_limiter.http import observe
+from adaptive_rate_limiter.scheduler import StateConfig
 
 from .conftest import Api, Client, request
 from .test_scheduler_limits import ONE_A_SECOND
@@ -230,3 +232,15 @@ async def test_metrics_say_what_is_under_way(make, mode, turn):
         api.gate.set()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert scheduler.get_metrics()["active_requests"] == 0
+
+
+async def test_a_scheduler_that_is_started_is_in_the_registry_of_the_process(make, mode):
+    state = StateConfig(namespace=f"seen by prometheus, {mode}")
+    async with make(mode, state_config=state) as scheduler:
+        await scheduler.submit_request(request(), Api().call())
+        labels = {
+            "bucket": f"{state.namespace}/{'account' if mode == 'account' else 'm'}",
+            "model": "account" if mode == "account" else "m",
+        }
+        sample = prometheus_client.REGISTRY.get_sample_value
+        assert sample("adaptive_rate_limiter_calls_admitted_total", labels) == 1

@@ -8,11 +8,13 @@ import pytest
 import adaptive_rate_limiter
 from adaptive_rate_limiter import (
     TEXT,
+    ClassifierProtocol,
     ClientProtocol,
     DiscoveredBucket,
     ProviderInterface,
     RateLimitInfo,
     RequestMetadata,
+    StreamingResponseProtocol,
     backends,
 )
 from adaptive_rate_limiter import scheduler as scheduler_module
@@ -98,6 +100,23 @@ def test_defaults():
     state = StateConfig()
     assert (state.cache_policy, state.namespace) == (CachePolicy.WRITE_THROUGH, "default")
     assert StateConfig(cache_policy=CachePolicy.WRITE_THROUGH, namespace="my-app", is_production=True)
+
+
+class Shaped:
+    """What each protocol asks for, and derived from none of them."""
+
+    base_url, timeout = "https://api.example.com", 30.0
+
+    def get_headers(self): ...
+    async def classify(self, request): ...
+    def get_iterator(self): ...
+    def set_iterator(self, iterator): ...
+
+
+@pytest.mark.parametrize("protocol", [ClientProtocol, ClassifierProtocol, StreamingResponseProtocol])
+def test_protocols_are_told_by_their_shape(protocol):
+    assert isinstance(Shaped(), protocol)
+    assert not isinstance(object(), protocol)
 
 
 class MyClient(ClientProtocol):
