@@ -11,9 +11,6 @@ from adaptive_rate_limiter.scheduler.interrupt import Interruptible
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
-    from types import TracebackType
-
-    from typing_extensions import Self
 
 __all__ = ["Attempt", "Attempts"]
 
@@ -66,19 +63,9 @@ class Attempts:
 class Attempt(Interruptible):
     """One request's time at its provider, at most `seconds`; then it ends with RequestTimeoutError."""
 
-    __slots__ = ("_all", "late_at", "seconds")
+    __slots__ = ("late_at", "seconds")
 
     def __init__(self, attempts: Attempts, seconds: float) -> None:
-        self._all = attempts
+        super().__init__(attempts)
         self.seconds = seconds
         self.late_at = math.inf
-
-    def __enter__(self) -> Self:
-        self._all.enter(self)
-        return super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._all.leave(self)
-        super().__exit__(kind, error, trace)

@@ -18,16 +18,20 @@ COUNTED = hasattr(
 
 
 class Interruptible:
-    """A stretch of a task. `interrupt(error)` ends it as if what it waits for had raised `error`.
+    """A stretch of a task, in `book` while it lasts. `interrupt(error)` ends it as if what it waits for had raised `error`.
 
     A cancellation by anybody else stays one.
     """
 
-    __slots__ = ("_before", "_error", "task")
+    __slots__ = ("_before", "_book", "_error", "task")
 
     task: Any
 
+    def __init__(self, book: Any) -> None:
+        self._book = book
+
     def __enter__(self) -> Self:
+        self._book.enter(self)
         task: Any = asyncio.current_task()
         self.task = task
         self._before = task.cancelling() if COUNTED else 0
@@ -42,6 +46,7 @@ class Interruptible:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._book.leave(self)
         task, self.task = self.task, None
         if self._error is None:
             return

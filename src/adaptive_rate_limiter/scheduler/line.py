@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.exceptions import QueueOverflowError, RateLimiterError
 from adaptive_rate_limiter.scheduler.interrupt import Interruptible
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
 
 __all__ = ["NOT_KNOWN_YET", "Line", "Place", "Slots"]
 
@@ -65,21 +59,11 @@ class Line:
 class Place(Interruptible):
     """One request's place in the line."""
 
-    __slots__ = ("bucket_id", "line")
+    __slots__ = ("bucket_id",)
 
     def __init__(self, line: Line, bucket_id: str) -> None:
-        self.line = line
+        super().__init__(line)
         self.bucket_id = bucket_id
-
-    def __enter__(self) -> Self:
-        self.line.enter(self)
-        return super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.line.leave(self)
-        super().__exit__(kind, error, trace)
 
 
 class Slots:
