@@ -81,9 +81,11 @@ async def test_aiohttp_is_paced(provider_emulator):
 
 async def test_aiohttp_is_settled_by_what_was_used(wire, limiter, books):
     wire.answers(b'{"usage": {"prompt_tokens": 170, "completion_tokens": 130}}')
-    async with aiohttp.ClientSession(middlewares=[shown("paced_by")(limiter)]) as session:
-        async with session.post(wire.url + "/x", json=CALL) as response:
-            assert (await response.json())["usage"]["prompt_tokens"] == 170
+    async with (
+        aiohttp.ClientSession(middlewares=[shown("paced_by")(limiter)]) as session,
+        session.post(wire.url + "/x", json=CALL) as response,
+    ):
+        assert (await response.json())["usage"]["prompt_tokens"] == 170
     assert books.settled() == {"requests": 1, "tokens": 300}
 
 
