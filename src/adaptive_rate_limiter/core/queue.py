@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.core.discovery import Trial
     from adaptive_rate_limiter.core.ledger import Hold
     from adaptive_rate_limiter.core.quota import Cost
-    from adaptive_rate_limiter.exceptions import CapacityExceededError
+    from adaptive_rate_limiter.exceptions import RateLimiterError
 
 OVERTAKING = 16  # after so many went ahead of the oldest, the oldest is next
 LOOKAHEAD = 4096  # how many of the oldest are looked at for balance
@@ -75,7 +75,7 @@ class Call:
         self.in_line = False
         self.hold: Hold | None = None
         self.trial: Trial | None = None
-        self.error: CapacityExceededError | None = None
+        self.error: RateLimiterError | None = None
         self.reason: str | None = None
         self.wake: Any = None
 

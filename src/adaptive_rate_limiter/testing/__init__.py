@@ -13,6 +13,7 @@ from adaptive_rate_limiter.testing.gate import Gate, Rule, Strangers, Verdict
 from adaptive_rate_limiter.testing.limits import FixedWindow, Limit, SlidingWindow, TokenBucket
 
 if TYPE_CHECKING:
+    from adaptive_rate_limiter.testing.conformance import BackendConformance
     from adaptive_rate_limiter.testing.emulator import (
         EmulatorStats,
         Event,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _EMULATOR = {"EmulatorStats", "Event", "ProviderEmulator", "RequestInfo", "ToolCall"}
 
 __all__ = [
+    "BackendConformance",
     "EmulatorStats",
     "Event",
     "FakeClock",
@@ -42,6 +44,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "BackendConformance":
+        return import_module("adaptive_rate_limiter.testing.conformance").BackendConformance
     if name not in _EMULATOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

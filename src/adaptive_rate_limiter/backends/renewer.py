@@ -1,0 +1,130 @@
+"""The one thread of a backend that goes to the pools, for sync and async callers alike. It sleeps until it is woken."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+from weakref import finalize, ref
+
+from adaptive_rate_limiter.exceptions import RateLimiterError
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.backends.base import BaseBackend
+    from adaptive_rate_limiter.backends.leased import LeasedBucket
+
+__all__ = ["Renewer"]
+
+logger = logging.getLogger(__name__)
+
+FIRST, MOST = 0.1, 2.0  # seconds to the next try while the backend cannot be reached, doubled each time
+
+
+class Renewer:
+    """Buckets that are kicked have their lease renewed, all that were kicked together in one round trip."""
+
+    def __init__(self, backend: BaseBackend) -> None:
+        self._backend = ref(backend)
+        self._kicked: SimpleQueue[LeasedBucket | None] = SimpleQueue()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._process = 0
+        self.failures = 0
+        self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
+        finalize(self, self._kicked.put, None)
+
+    @property
+    def backend(self) -> BaseBackend:
+        backend = self._backend()
+        assert backend is not None
+        return backend
+
+    def kick(self, bucket: LeasedBucket) -> None:
+        """Renew soon. May be called anywhere, and takes no time."""
+        self._kicked.put(bucket)
+        if self._thread is None or self._process != os.getpid():
+            self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None or self._process != os.getpid():
+                self._process = os.getpid()
+                self._thread = threading.Thread(
+                    target=_run,
+                    args=(ref(self), self._kicked),
+                    name="adaptive-rate-limiter-renewals",
+                    daemon=True,
+                )
+                self._thread.start()
+
+    def renew(self, buckets: list[LeasedBucket]) -> None:
+        backend = self._backend()
+        if backend is None:
+            return
+        clock = buckets[0].clock
+        sent_at = clock.now()
+        try:
+            grants = backend.renew_many([(bucket.bucket_id, bucket.prepare()) for bucket in buckets])
+        except RateLimiterError as error:
+            self._fail(buckets, error)
+        except Exception as error:
+            logger.exception("the backend failed in a way that it should not")
+            self._fail(buckets, error)
+        else:
+            if self.failures:
+                self.failures = 0
+                logger.warning("the backend is reached again")
+            for bucket, grant in zip(buckets, grants, strict=True):
+                bucket.granted(grant, sent_at)
+
+    def _fail(self, buckets: list[LeasedBucket], error: Exception) -> None:
+        self.failures += 1
+        if self.failures == 1:
+            on_outage = self.backend.on_outage
+            logger.warning('the backend cannot be reached; on_outage="%s" is in force: %s', on_outage, error)
+        delay = min(MOST, FIRST * 2 ** min(self.failures - 1, 10)) * (0.5 + self._random.random())
+        for bucket in buckets:
+            bucket.failed(delay)
+
+    def close(self, buckets: list[LeasedBucket]) -> None:
+        """End the thread; what is leased goes back, if the pools can be reached."""
+        thread, self._thread = self._thread, None
+        if thread is None or self._process != os.getpid():
+            return
+        self._kicked.put(None)
+        if thread is not threading.current_thread():
+            thread.join()
+        if not self.failures:
+            with suppress(RateLimiterError):
+                sent_at = buckets[0].clock.now() if buckets else 0.0
+                grants = self.backend.renew_many([(bucket.bucket_id, bucket.give_up()) for bucket in buckets])
+                for bucket, grant in zip(buckets, grants, strict=True):
+                    bucket.granted(grant, sent_at)
+
+    def after_fork_in_child(self) -> None:
+        """Threads and what they hold exist only in the parent."""
+        self._kicked, self._starting, self._thread = SimpleQueue(), threading.Lock(), None
+
+
+def _run(renewer: ref[Renewer], kicked: SimpleQueue[LeasedBucket | None]) -> None:
+    """Keeps nothing alive while it sleeps, and ends with `close` or with its backend."""
+    while True:
+        batch: dict[int, LeasedBucket] = {}
+        bucket = kicked.get()
+        try:
+            while bucket is not None:
+                batch[id(bucket)] = bucket
+                bucket = kicked.get_nowait()
+        except Empty:
+            pass
+        owner = renewer()
+        if batch and owner is not None:
+            owner.renew(list(batch.values()))
+        if bucket is None or owner is None:
+            return
+        del owner, bucket
+        batch.clear()

@@ -1,0 +1,189 @@
+"""One limit that workers share: how much of it is left to lease, in each way of counting that is plausible."""
+
+from __future__ import annotations
+
+import math
+
+BINS = 120  # of a sliding window: what returns is late by one of so many at the most, never early
+
+
+class SharedLimit:
+    """Counts as `core/levels.py` does, in few plain fields, since the same is done in Lua.
+
+    `taken` and `refilled` are running totals: what was taken and not given back, and what has come back.
+    """
+
+    __slots__ = (
+        "algorithms", "at", "bins", "burst", "ends_at", "ends_told", "evidence", "key", "limit", "newest",
+        "refilled", "taken", "unit", "used", "value", "window",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0917 - a plain record
+        self, key: str, unit: str, limit: float, window: float, burst: float, now: float
+    ) -> None:
+        self.key = key
+        self.unit = unit
+        self.limit = limit
+        self.window = window
+        self.burst = burst if burst > 0 else limit
+        self.algorithms = "bfs"
+        self.evidence = 0.0
+        self.at = now
+        self.value = self.burst
+        self.used = 0.0
+        self.ends_at = math.inf
+        self.ends_told = False
+        self.bins: list[list[float]] = []  # [number of the bin, amount], the oldest first
+        self.taken = 0.0
+        self.refilled = 0.0
+        self.newest = 0.0
+
+    @property
+    def capacity(self) -> float:
+        return self.burst if "b" in self.algorithms else self.limit
+
+    def _slid(self) -> float:
+        total = 0.0
+        for entry in self.bins:
+            total += entry[1]
+        return self.limit - total
+
+    def available(self) -> float:
+        """The least that is left in any plausible way of counting; below zero is debt."""
+        least = math.inf
+        if "b" in self.algorithms:
+            least = min(least, self.value)
+        if "f" in self.algorithms:
+            least = min(least, self.limit - self.used)
+        if "s" in self.algorithms:
+            least = min(least, self._slid())
+        return least
+
+    def advance(self, now: float, leased: float) -> None:
+        """Time has passed. What is out on lease at the turn of a fixed window will be spent in the new one."""
+        before = self.available()
+        if now > self.at:
+            self.value = min(self.burst, self.value + (now - self.at) * self.limit / self.window)
+            self.at = now
+        if now >= self.ends_at:
+            self.used = leased
+            self.ends_at = now + self.window if leased > 0 else math.inf
+            self.ends_told = False
+        width = self.window / BINS
+        while self.bins and (self.bins[0][0] + 1) * width + self.window <= now:
+            self.bins.pop(0)
+        self.refilled += max(0.0, self.available() - before)
+
+    def exchange(self, leased: float, spent: float, now: float, leased_at: float) -> None:
+        """A lease is replaced by what was spent or kept of it; what was spent counts from now on."""
+        self.taken += spent - leased
+        self.value = min(self.burst, self.value + leased - spent)
+        self._use(spent - leased, now)
+        self._unbin(leased, leased_at)
+        self._bin(spent, now)
+
+    def take(self, amount: float, now: float, taken_at: float) -> None:
+        """Take `amount`, or give back what was taken at `taken_at` if it is below zero."""
+        self.taken += amount
+        self.value = min(self.burst, self.value - amount)
+        self._use(amount, now)
+        if amount < 0:
+            self._unbin(-amount, taken_at)
+        else:
+            self._bin(amount, now)
+
+    def _use(self, amount: float, now: float) -> None:
+        self.used = max(0.0, self.used + amount)
+        if amount > 0 and self.ends_at == math.inf:
+            self.ends_at = now + self.window
+            self.ends_told = False
+
+    def _bin(self, amount: float, now: float) -> None:
+        if "s" not in self.algorithms:
+            return
+        number = math.floor(now / (self.window / BINS))
+        if amount < 0:
+            self._return_oldest(-amount)
+        elif amount > 0:
+            if not self.bins or self.bins[-1][0] < number:
+                self.bins.append([number, 0.0])
+            self.bins[-1][1] += amount
+
+    def _unbin(self, amount: float, taken_at: float) -> None:
+        """Out of the bin of `taken_at`, then of later ones; what is in none has come back already."""
+        number = math.floor(taken_at / (self.window / BINS))
+        for entry in self.bins:
+            if entry[0] >= number and amount > 0:
+                part = min(amount, entry[1])
+                entry[1] -= part
+                amount -= part
+
+    def _return_oldest(self, amount: float) -> None:
+        for entry in self.bins:
+            part = min(amount, entry[1])
+            entry[1] -= part
+            amount -= part
+
+    def correct(self, available: float, now: float) -> None:
+        """Set what is left, in every way of counting."""
+        available = min(available, self.capacity)
+        self.value = min(self.burst, available)
+        self.used = max(0.0, self.limit - available)
+        if self.used > 0 and self.ends_at == math.inf:
+            self.ends_at = now + self.window
+            self.ends_told = False
+        if "s" in self.algorithms:
+            missing = self._slid() - available
+            if missing > 0:
+                self._bin(missing, now)
+            else:
+                self._return_oldest(-missing)
+
+    def shape(self, algorithms: str, evidence: float, now: float) -> None:
+        """What is known of the way of counting; a sliding window that was not followed starts from what is left."""
+        left = self.available()
+        self.evidence = evidence
+        if algorithms != self.algorithms:
+            slides = "s" in self.algorithms
+            self.algorithms = algorithms
+            if "s" not in algorithms:
+                self.bins = []
+            elif not slides:
+                self._bin(max(0.0, self.limit - left), now)
+
+    def resize(self, limit: float, window: float, burst: float, now: float) -> None:
+        """Change the limit in either direction; what was used stays used."""
+        burst = burst if burst > 0 else limit
+        self.value = min(burst, self.value + burst - self.burst)
+        self.burst = burst
+        if window != self.window:
+            used = max(0.0, self.limit - self._slid())
+            self.bins = []
+            self.window = window
+            self._bin(used, now)
+            self.ends_at = min(self.ends_at, now + window) if self.ends_at < math.inf else math.inf
+        self.limit = limit
+
+    def end_at(self, when: float) -> None:
+        """A header told the end of a fixed window: the earliest of those that were told stands."""
+        if "f" in self.algorithms:
+            self.ends_at = min(self.ends_at, when) if self.ends_told else when
+            self.ends_told = True
+
+    def ready_at(self, amount: float, now: float) -> float:
+        """When `amount` will be there, if nothing else is taken or given back."""
+        latest = now
+        amount = min(amount, self.capacity)
+        if "b" in self.algorithms and self.value < amount:
+            latest = max(latest, now + (min(amount, self.burst) - self.value) * self.window / self.limit)
+        if "f" in self.algorithms and self.limit - self.used < amount:
+            latest = max(latest, self.ends_at if self.ends_at < math.inf else now + self.window)
+        if "s" in self.algorithms:
+            left = self._slid()
+            width = self.window / BINS
+            for entry in self.bins:
+                if left >= amount:
+                    break
+                left += entry[1]
+                latest = max(latest, (entry[0] + 1) * width + self.window)
+        return latest

@@ -1,0 +1,97 @@
+"""The pool in Lua does what core/pool.py does, step by step."""
+
+import math
+import os
+from dataclasses import asdict
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import redis
+from adaptive_rate_limiter.backends.redis.wire import SCRIPT, arguments, decode
+from adaptive_rate_limiter.core.pool import Fact, Pool, Renewal, Use
+
+TRACES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "slow" else 150
+
+amounts = st.one_of(st.integers(0, 40).map(float), st.floats(0, 200, allow_nan=False))
+units = st.fixed_dictionaries({}, optional={"requests": amounts, "tokens": amounts})
+keys = st.sampled_from(["requests", "tokens", "tokens/day"])
+uses = st.builds(Use, key=keys, spent=st.floats(-5, 60), kept=amounts, flying=amounts, pace=amounts)
+facts = st.builds(
+    Fact,
+    key=keys,
+    unit=st.just("?"),
+    limit=st.floats(1, 300),
+    window=st.sampled_from([1.0, 10.0, 60.0, 86_400.0]),
+    burst=st.sampled_from([0.0, 0.0, 7.0, 400.0]),
+    algorithms=st.sampled_from(["b", "f", "s", "bfs", "bs", "fs"]),
+    evidence=st.integers(0, 9).map(float),
+    remaining=st.one_of(st.just(-1.0), st.floats(0, 300)),
+    sent=st.floats(-100, 100),
+    refilled=amounts,
+    age=st.floats(0, 10),
+    ends_in=st.one_of(st.just(0.0), st.floats(0, 90)),
+)
+steps = st.tuples(
+    st.sampled_from("abc"),
+    st.floats(0, 8),  # seconds since the last step
+    st.booleans(),  # sent again, as after a reply that was lost
+    st.builds(
+        Renewal,
+        worker=st.just(""),
+        number=st.just(0),
+        need=units,
+        due=units,
+        want=units,
+        uses=st.lists(uses, max_size=3).map(tuple),
+        facts=st.lists(facts, max_size=2).map(tuple),
+        weight=st.sampled_from([1.0, 1.0, 2.5]),
+        pause=st.sampled_from([0.0, 0.0, 3.0]),
+        reason=st.sampled_from(["", "retry-after of 3 s", "ümlaut"]),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def run(redis_server):
+    client = redis.Redis(port=redis_server.port)
+    script = client.script_load(SCRIPT)
+
+    def step(renewal, now):
+        return decode(client.execute_command("EVALSHA", script, *arguments("test", "bucket", renewal, now)))
+
+    step.client = client
+    yield step
+    client.close()
+
+
+def flat(value):
+    if isinstance(value, dict):
+        return [item for key in value for item in flat(value[key])]
+    return [item for part in value for item in flat(part)] if isinstance(value, (list, tuple)) else [value]
+
+
+@settings(max_examples=TRACES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(trace=st.lists(steps, min_size=1, max_size=12))
+def test_the_same_grants_in_lua_and_in_python(run, trace):
+    run.client.flushall()
+    pool, now, numbers = Pool(), 1_000.0, {}
+    for name, passed, again, template in trace:
+        now += passed
+        number = numbers.get(name, 0) + (not again)
+        numbers[name] = number
+        renewal = Renewal(
+            **{
+                **{field: getattr(template, field) for field in template.__dataclass_fields__},
+                "worker": name,
+                "number": number,
+                "facts": tuple(
+                    Fact(**{**asdict(fact), "unit": fact.key.partition("/")[0]}) for fact in template.facts
+                ),
+            }
+        )
+        here, there = flat(asdict(pool.renew(renewal, now))), flat(asdict(run(renewal, now)))
+        assert len(here) == len(there)
+        for mine, other in zip(here, there, strict=True):
+            assert mine == other or math.isclose(mine, other, rel_tol=1e-9, abs_tol=1e-9), (here, there)
