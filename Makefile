@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench fuzz record format clean
+.PHONY: demo test check bench notebooks fuzz record format clean
 
 $(INSTALLED): pyproject.toml integrations/langchain/pyproject.toml integrations/llama-index/pyproject.toml requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# Run them all, and keep what they show; make notebooks ONLY=03 runs one.
+notebooks: $(INSTALLED)
+	$(BIN)/python -m notebooks $(ONLY)
 
 fuzz: $(INSTALLED)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/providers/test_provider_fuzz.py --timeout=0 --durations=0

@@ -102,7 +102,7 @@ async def many_at_once() -> None:
 
 
 def misuse() -> None:
-    limiter.map(len, [1, 2])  # type: ignore[list-item]
+    limiter.map(len, [1, 2])  # type: ignore[arg-type]
     limiter.acquire("gpt-4o", token=812)  # type: ignore[call-arg]
     limiter.acquire("gpt-4o", tokens="812")  # type: ignore[arg-type]
     limiter.acquire("gpt-4o", timeout="soon")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import asyncio
 import io
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -66,7 +67,9 @@ def test_html_is_well_formed_and_has_the_pages_own_colour_of_text(call, limiter)
     call(tokens=5900)
     root = ET.fromstring(f"<all>{limiter._repr_html_()}</all>")
     styles = [element.get("style", "") for element in root.iter()]
-    assert not any(re.search(r"(?:^|;)color:|background:(?:white|#fff)", style) for style in styles)
+    assert not any(
+        re.search(r"(?:^|;)color:(?!inherit)|background:(?:white|#fff)", style) for style in styles
+    )
     bars = [element.get("aria-label") for element in root.iter("span") if element.get("role") == "img"]
     assert bars == ["98% left", "2% left"]
     assert {"width:98%", "width:2%"} <= {part for style in styles for part in style.split(";")}
@@ -97,6 +100,13 @@ def test_a_limiter_that_has_done_nothing_says_so(clock, show):
     assert "No call was made yet" in show(limiter)
     limiter.acquire("m", timeout=0).cancel()
     assert "no limit is known yet" in show(limiter)
+
+
+def test_where_there_is_no_html_there_is_text(limiter, call):
+    call()
+    printed = io.StringIO()
+    limiter._repr_pretty_(SimpleNamespace(text=printed.write), cycle=False)
+    assert printed.getvalue() == str(View(limiter))
 
 
 @pytest.mark.parametrize("adaptive", [AdaptiveLimiter, LlamaIndexLimiter])

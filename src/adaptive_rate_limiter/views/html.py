@@ -21,7 +21,7 @@ FAINT = "opacity:.75;font-size:.92em"
 CARD = (
     "border:1px solid rgba(128,128,128,.45);border-radius:6px;padding:.6em .9em;margin:.4em 0;max-width:60em"
 )
-CELL = "text-align:left;padding:.15em 1em .15em 0;border:none;background:transparent;white-space:nowrap"
+CELL = "text-align:left;padding:.15em 1em .15em 0;border:none;background:transparent;color:inherit;white-space:nowrap"
 TRACK = "display:inline-block;vertical-align:middle;width:12em;height:.7em;border-radius:.35em;background:rgba(128,128,128,.3)"
 FILL = "display:block;height:100%;border-radius:.35em"
 
@@ -36,7 +36,7 @@ def _card(card: Card) -> str:
     waits = "".join(f"<div style='{FAINT}'>{escape(wait)}</div>" for wait in card.waits)
     return (
         f"<div style='{CARD}'><b>{escape(card.title)}</b><div>{escape(' · '.join(card.facts))}</div>"
-        f"<table style='border:none;border-collapse:collapse;margin:.4em 0;font-size:1em'><tbody>{rows}</tbody></table>"
+        f"<table style='border:none;color:inherit;border-collapse:collapse;margin:.4em 0;font-size:1em'><tbody>{rows}</tbody></table>"
         f"{waits}<div style='{FAINT}'>{escape(card.account)}</div></div>"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -31,12 +32,21 @@ LONG = 600.0  # seconds; beyond, the axis counts minutes
 COLUMN, ROW = 8.0, 2.4  # inches
 
 
+class Picture(Figure):
+    """A figure that every notebook shows, whichever backend of matplotlib it has."""
+
+    def _repr_png_(self) -> bytes:
+        data = BytesIO()
+        self.savefig(data, format="png", dpi=90)
+        return data.getvalue()
+
+
 def draw(buckets: dict[str, list[Point]]) -> Any:
     """One column for each bucket: a panel for each unit that has a limit, and one for the line."""
     columns = [points for points in buckets.values() if points] or [[]]
     units = [_limited(points) for points in columns]
     rows = 1 + max(len(found) for found in units)
-    drawn = Figure(figsize=(COLUMN * len(columns), ROW * rows), layout="constrained", facecolor="white")
+    drawn = Picture(figsize=(COLUMN * len(columns), ROW * rows), layout="constrained", facecolor="white")
     panels = drawn.subplots(rows, len(columns), squeeze=False, sharex="col")
     for place, (points, found) in enumerate(zip(columns, units, strict=True)):
         column = [panels[row][place] for row in range(rows)]
@@ -60,7 +70,7 @@ def _draw_column(column: list[Any], points: list[Point], units: list[str]) -> No
 
 
 def _draw_unit(panel: Any, unit: str, points: list[Point], times: list[float], marks: list[Mark]) -> None:
-    used = [point.units.get(unit, 0.0) for point in points]
+    used = sent(unit, points)
     most = allowed(unit, points)
     panel.plot(
         times, most, color=ALLOWED, linestyle="--", linewidth=1, label="sent, and what is left of the limit"
@@ -98,6 +108,15 @@ def _limited(points: list[Point]) -> list[str]:
     named = {limit.unit for point in points for limit in point.limits}
     used = points[-1].units if points else {}
     return [unit for unit in UNITS if unit in named and used.get(unit)]
+
+
+def sent(unit: str, points: list[Point]) -> list[float]:
+    """What was sent by each point. An estimate that proved too large later counts as what it proved to be."""
+    least, used = math.inf, []
+    for point in reversed(points):
+        least = min(least, point.units.get(unit, 0.0))
+        used.append(least)
+    return used[::-1]
 
 
 def allowed(unit: str, points: list[Point]) -> list[float]:

@@ -40,5 +40,8 @@ class Shown:
     def _repr_html_(self) -> str:
         return View(self._shown)._repr_html_()
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - IPython's signature
+        printer.text(str(View(self._shown)))
+
     def __rich__(self) -> Any:
         return View(self._shown)
