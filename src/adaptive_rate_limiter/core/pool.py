@@ -303,6 +303,10 @@ class Pool:
             self.virtual = max(self.virtual, worker.finish)
             worker.finish = self.virtual + share / worker.weight
         worker.retry_in = min(retry, LEASE) if worker.unmet else 0.0
+        if not any(other.unmet for other in self.workers):  # what was free is held against nobody
+            self.virtual = 0.0
+            for other in self.workers:
+                other.finish = 0.0
 
     def _busy(self, worker: Worker) -> tuple[int, float]:
         """How many share now, the worker included, and the sum of their weights."""

@@ -327,6 +327,12 @@ local function serve(w, renewal, now)
     w.finish = pool.virtual + share / w.weight
   end
   w.retry_in = next(w.unmet) ~= nil and math.min(retry, LEASE) or 0.0
+  local hungry = false
+  for _, other in ipairs(pool.workers) do hungry = hungry or next(other.unmet) ~= nil end
+  if not hungry then
+    pool.virtual = 0.0
+    for _, other in ipairs(pool.workers) do other.finish = 0.0 end
+  end
 end
 
 local function exact(number) return string.format("%.17g", number) end

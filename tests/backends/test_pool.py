@@ -1,0 +1,176 @@
+"""The pool of one bucket: time is an argument, and workers are names."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptive_rate_limiter.core.pool import FORGET, LEASE, LIVES, Fact, Pool, Renewal, Use
+
+MINUTE = Fact("requests", "requests", 60.0, 60.0, evidence=1.0)  # one a second
+
+
+class Told:
+    """A pool, and the numbers of its workers."""
+
+    def __init__(self, *facts):
+        self.pool = Pool()
+        self.numbers = {}
+        self.facts = facts
+        self.now = 1000.0
+
+    def renew(self, worker, after=0.0, **renewal):
+        self.now += after
+        self.numbers[worker] = self.numbers.get(worker, 0) + 1
+        if not self.pool.limits:
+            renewal.setdefault("facts", self.facts)
+        return self.pool.renew(Renewal(worker, self.numbers[worker], **renewal), self.now)
+
+    def ask(self, worker, amount, after=0.0, uses=()):
+        due = {"requests": amount}
+        return amount_of(self.renew(worker, after, need={"requests": min(1.0, amount)}, due=due, uses=uses))
+
+
+def amount_of(grant, key="requests"):
+    return sum(limit.amount for limit in grant.limits if limit.key == key)
+
+
+def left(grant, key="requests"):
+    return next(limit.left for limit in grant.limits if limit.key == key)
+
+
+def test_a_lone_worker_may_have_everything():
+    assert Told(MINUTE).ask("a", 100) == 60
+
+
+def test_an_empty_pool_says_when_to_come_again():
+    told = Told(MINUTE)
+    told.ask("a", 60)
+    grant = told.renew("b", need={"requests": 1}, due={"requests": 1})
+    assert amount_of(grant) == 0
+    assert grant.retry_in == pytest.approx(1.0)
+    assert told.ask("b", 1, after=grant.retry_in) == 1
+
+
+def test_busy_workers_get_equal_parts_however_often_they_ask():
+    told = Told(MINUTE)
+    told.ask("a", 60)
+    got = {"a": 0.0, "b": 0.0, "c": 0.0}
+    for tick in range(1, 1201):  # each tenth of a second for two minutes
+        told.now += 0.1
+        for worker, every in (("a", 1), ("b", 3), ("c", 9)):
+            if tick % every == 0:
+                got[worker] += told.ask(worker, 5)
+    assert sum(got.values()) == pytest.approx(120, abs=3)
+    assert max(got.values()) - min(got.values()) <= 4
+
+
+def test_weights_divide_what_busy_workers_get():
+    told = Told(MINUTE)
+    told.ask("a", 60)
+    got = {"a": 0.0, "b": 0.0}
+    for _ in range(1200):
+        told.now += 0.1
+        for worker, weight in (("a", 1.0), ("b", 3.0)):
+            grant = told.renew(worker, need={"requests": 1}, due={"requests": 5}, weight=weight)
+            got[worker] += amount_of(grant)
+    assert got["b"] / got["a"] == pytest.approx(3, rel=0.1)
+
+
+def test_large_calls_of_several_workers_do_not_wait_for_each_other():
+    """Half of the limit each, from a pool that is never full: nobody may hold a part and wait for the rest."""
+    told = Told(MINUTE)
+    told.ask("z", 60)
+    got = dict.fromkeys("abc", 0)
+    for _ in range(400):
+        told.now += 0.5
+        for worker in got:
+            got[worker] += amount_of(told.renew(worker, need={"requests": 30}, due={"requests": 30})) > 0
+    assert min(got.values()) >= 2
+    assert sum(got.values()) * 30 >= 0.9 * 200
+
+
+def test_a_lease_that_is_not_renewed_comes_back_but_for_what_was_probably_sent():
+    told = Told(MINUTE)
+    told.renew("a", want={"requests": 50})
+    told.renew("a", uses=(Use("requests", spent=0, kept=50, pace=8),))
+    after = LIVES * LEASE + 0.1
+    assert left(told.renew("b", after)) == pytest.approx(10 + after + 42)
+    assert left(told.renew("b", 2 * FORGET)) == pytest.approx(60)
+
+
+def test_what_was_sent_is_charged_though_its_lease_was_taken_back():
+    told = Told(MINUTE)
+    told.renew("a", want={"requests": 50})
+    told.renew("b", 2 * LIVES * LEASE)
+    assert left(told.renew("a", uses=(Use("requests", spent=50, kept=0),))) == pytest.approx(10)
+
+
+def test_a_lease_across_the_turn_of_a_fixed_window_is_spent_in_the_new_one():
+    told = Told(Fact("requests", "requests", 60.0, 60.0, algorithms="f", evidence=1.0))
+    told.renew("a", want={"requests": 40})
+    for _ in range(61):
+        told.renew("a", 1.0, uses=(Use("requests", spent=0, kept=40),))
+    assert left(told.renew("b")) == pytest.approx(20)
+
+
+def test_strangers_use_is_taken_off_at_once_and_their_absence_believed_slowly():
+    told = Told(MINUTE)
+    grant = told.renew("a")
+    mark = {"sent": grant.limits[0].sent, "refilled": grant.limits[0].refilled}
+    less = Fact("requests", "requests", 60.0, 60.0, evidence=1.0, remaining=20.0, **mark)
+    assert left(told.renew("a", facts=(less,))) == 20
+    more = Fact("requests", "requests", 60.0, 60.0, evidence=1.0, remaining=60.0, **mark)
+    assert left(told.renew("a", 0.001, facts=(more,))) == pytest.approx(24, abs=0.1)
+
+
+def test_what_other_workers_hold_is_not_taken_for_strangers():
+    told = Told(MINUTE)
+    grant = told.renew("a")
+    told.renew("b", want={"requests": 30})
+    seen = Fact(
+        "requests", "requests", 60.0, 60.0, evidence=1.0, remaining=59.0, sent=grant.limits[0].sent,
+        refilled=grant.limits[0].refilled,
+    )  # fmt: skip
+    assert left(told.renew("a", facts=(seen,))) == pytest.approx(30)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from("abcd"),
+        st.floats(0, 2),
+        st.floats(0, 30),
+        st.floats(0, 30),
+        st.floats(0, 1),
+        st.booleans(),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps, st.sampled_from("bfs"))
+def test_never_more_than_the_limit_is_out_or_spent(trace, algorithm):
+    """Workers that spend what they were leased, return some, and at times are never heard of again."""
+    told = Told(Fact("requests", "requests", 60.0, 60.0, algorithms=algorithm, evidence=1.0))
+    held, renewed = dict.fromkeys("abcd", 0.0), dict.fromkeys("abcd", 0.0)
+    sends = []
+    for worker, passed, need, want, spends, dies in trace:
+        told.now += passed
+        if dies or told.now - renewed[worker] >= LIVES * LEASE:
+            held[worker] = 0.0
+        if dies:
+            continue
+        renewed[worker] = told.now
+        spent = held[worker] * spends
+        kept = (held[worker] - spent) / 2
+        grant = told.renew(
+            worker, need={"requests": need}, due={"requests": need}, want={"requests": want},
+            uses=(Use("requests", spent=spent, kept=kept),), facts=told.facts,
+        )  # fmt: skip
+        (limit,) = grant.limits
+        held[worker] = kept + limit.amount - limit.due
+        sends.append((told.now, spent + limit.due))
+    for place, (start, _) in enumerate(sends):
+        for window in (1.0, 30.0, 60.0):
+            within = sum(amount for at, amount in sends[place:] if at < start + window)
+            assert within <= {"b": 60 + window, "f": 120, "s": 60}[algorithm] + 1e-6
