@@ -414,6 +414,7 @@ class Lease:
         shape = Gauge.stated(Quota(granted.unit, granted.limit, granted.window, algorithm), now)
         shape.source = "shared"
         gauge = LeaseGauge(granted.key, shape, self)
+        gauge.spent = self.ledger.unanswered.get(gauge.unit, 0.0)  # sent before the limit was known here
         self.ledger.gauges.append(gauge)
         return gauge
 

@@ -1,0 +1,165 @@
+"""A server that stops, hangs, forgets or refuses."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from tests.redis.server import Server
+
+import redis
+from adaptive_rate_limiter import Limiter
+from adaptive_rate_limiter.backends import RedisBackend
+from adaptive_rate_limiter.core.pool import Renewal
+from adaptive_rate_limiter.exceptions import (
+    BackendConnectionError,
+    BackendOperationError,
+    CapacityExceededError,
+)
+
+QUOTA = {"unit": "requests", "limit": 600, "window": 60}  # ten a second
+
+
+@pytest.fixture
+def server(tmp_path):
+    with Server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def backends():
+    made = []
+
+    def make(server, **options):
+        made.append(RedisBackend(server.url, **options))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+class Reached:
+    """Set when the lease of a bucket is renewed, or fails to be."""
+
+    def __init__(self, limiter, monkeypatch):
+        (bucket,) = limiter._backend.buckets("")
+        self.outage, self.back = threading.Event(), threading.Event()
+        fail, apply = bucket.lease.fail, bucket.lease.apply
+
+        def failed(*given):
+            fail(*given)
+            self.back.clear()
+            self.outage.set()
+
+        def applied(*given):
+            apply(*given)
+            self.back.set()
+
+        monkeypatch.setattr(bucket.lease, "fail", failed)
+        monkeypatch.setattr(bucket.lease, "apply", applied)
+
+
+def calls(limiter, count, **options):
+    for _ in range(count):
+        limiter.acquire("m", **options).settle()
+
+
+def test_closed_raises_at_once_while_the_server_is_away(server, backends):
+    limiter = Limiter(backends(server, on_outage="closed"), quotas=QUOTA)
+    server.stop()
+    with pytest.raises(BackendConnectionError, match="on_outage"):
+        limiter.acquire("m")
+    started = time.monotonic()
+    with pytest.raises(BackendConnectionError):
+        limiter.acquire("m")
+    assert time.monotonic() - started < 0.1
+
+
+async def test_closed_raises_for_coroutines(server, backends):
+    limiter = Limiter(backends(server, on_outage="closed"), quotas=QUOTA)
+    server.stop()
+    with pytest.raises(BackendConnectionError):
+        await limiter.aacquire("m")
+
+
+def test_closed_lets_calls_go_when_the_server_is_back(server, backends, monkeypatch):
+    limiter = Limiter(backends(server, on_outage="closed"), quotas=QUOTA)
+    server.stop()
+    with pytest.raises(BackendConnectionError):
+        limiter.acquire("m")
+    reached = Reached(limiter, monkeypatch)
+    server.start()
+    assert reached.back.wait(10)
+    calls(limiter, 3)
+
+
+def test_open_lets_everything_go(server, backends):
+    limiter = Limiter(backends(server, on_outage="open"), quotas={**QUOTA, "limit": 5})
+    server.stop()
+    calls(limiter, 50, timeout=10)
+
+
+def test_degrade_goes_on_at_its_part_and_nothing_is_lost(server, backends, monkeypatch):
+    limiter = Limiter(backends(server), quotas=QUOTA)
+    other = Limiter(backends(server), quotas=QUOTA)
+    calls(limiter, 1)
+    calls(other, 1)
+    calls(limiter, 5)  # hears of the other
+    reached = Reached(limiter, monkeypatch)
+    server.stop()
+    calls(limiter, 5, timeout=20)  # the lease is spent
+    assert reached.outage.is_set()
+    started = time.monotonic()
+    calls(limiter, 3, timeout=20)
+    assert time.monotonic() - started >= 0.5  # half of ten a second
+    (bucket,) = limiter._backend.buckets("")
+    assert bucket.lease.workers == 2
+    server.start()
+    assert reached.back.wait(10)
+    calls(limiter, 20, timeout=10)  # faster than its part: the pool is in force again
+
+
+def test_a_server_that_hangs_keeps_nobody_beyond_its_deadline(server, backends):
+    limiter = Limiter(backends(server, timeout=0.2), quotas=QUOTA)
+    calls(limiter, 1)
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        with pytest.raises(CapacityExceededError):
+            calls(limiter, 1000, timeout=0.05)
+        assert time.monotonic() - started < 5
+        calls(limiter, 2, timeout=10)  # at its part of the limit
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+def test_a_script_that_was_flushed_is_loaded_again(server, backends):
+    backend = backends(server)
+    backend.renew("b", Renewal("a", 1))
+    with redis.Redis(port=server.port) as client:
+        client.script_flush()
+    grants = backend.renew_many([("b", Renewal("a", 2)), ("c", Renewal("a", 3))])
+    assert [grant.number for grant in grants] == [2, 3]
+
+
+def test_a_pool_that_was_lost_is_told_again(server, backends, monkeypatch):
+    limiter = Limiter(backends(server), quotas={**QUOTA, "limit": 5, "window": 100})
+    calls(limiter, 1)
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+        calls(limiter, 3, timeout=10)
+        assert len(client.keys("*")) == 1
+
+
+@pytest.mark.parametrize("setting", [("maxmemory", "1"), ("min-replicas-to-write", "1")], ids=str)
+def test_a_server_that_takes_no_writes_counts_as_away(server, backends, setting):
+    limiter = Limiter(backends(server, on_outage="closed"), quotas=QUOTA)
+    with redis.Redis(port=server.port) as client:
+        client.config_set(*setting)
+    with pytest.raises(BackendConnectionError):
+        limiter.acquire("m")
+    with pytest.raises(BackendOperationError):
+        backends(server).renew("b", Renewal("a", 1))
