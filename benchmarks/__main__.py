@@ -23,7 +23,7 @@ RESULTS = Path(__file__).with_name("results.md")
 # Cells of each client that run side by side, phase by phase: one is idle most of the time, but for a limiter that
 # polls and an SDK that tries again.
 PHASES = ({"adaptive": 6}, {"in-memory": 4, "none": 12})
-SCHEDULERS = {"adaptive": 9, scheduler.PEER: 9}
+SCHEDULERS = {"adaptive": 5, scheduler.PEER: 9}
 WINDOW = 60.0  # seconds; each of those has its own time in it to start, so that their bursts do not meet
 LONGEST = 420.0  # seconds of one cell
 

@@ -47,7 +47,8 @@ def interpreter(client: str) -> str:
 
 
 def run_client(client: str, *arguments: str) -> Any:
-    command = [interpreter(client), "-W", "ignore", "-m", "benchmarks.scheduler_client", *arguments]
+    apart = ["-E"] if client == PEER else []  # no PYTHONPATH that leads to ours
+    command = [interpreter(client), *apart, "-W", "ignore", "-m", "benchmarks.scheduler_client", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LONGEST)
     if done.returncode:
         raise RuntimeError(f"{client} {arguments}: {done.stderr[-2000:]}")
@@ -72,9 +73,10 @@ def overhead() -> dict[tuple[str, str], tuple[float, float]]:
 
 def overhead_lines() -> Iterable[str]:
     figures = overhead()
-    yield "`submit_request` of a call that gives way once and returns, with limits known and far away: requests a second of"
-    yield "as many callers as may run at once, and in brackets the CPU microseconds of each beyond those of the call itself."
-    yield "The reply is nothing, or an object with OpenAI's headers, which are read."
+    yield "`submit_request` of a call that gives way once and returns, limits far away: requests a second of as many callers"
+    yield "as may run at once, and in brackets the CPU microseconds of each beyond those of the call itself. The reply is"
+    yield "nothing, or an object with OpenAI's headers, which are read. The release is told the limits by its provider, which"
+    yield "it needs; ours gets a client and nothing else."
     yield ""
     yield "| mode | reply | | " + " | ".join(f"{callers:,} at once" for callers in CONCURRENCIES) + " |"
     yield "|---" * (3 + len(CONCURRENCIES)) + "|"
@@ -133,9 +135,8 @@ def allowed(cell: argparse.Namespace, seconds: float) -> float:
 def goodput_lines(results: list[dict[str, Any]], calls: int, limit: int) -> Iterable[str]:
     found = {(result["mode"], result["algorithm"], result["client"]): result for result in results}
     yield f"{calls} calls submitted at once, at {limit} requests a minute in OpenAI's dialect, over HTTP on loopback, with"
-    yield "`rate_limit_buffer_ratio=1.0`; replies take 0.2 to 0.6 s. The release is told the limit by its provider, which it"
-    yield "needs; ours gets a client and nothing else. Each cell: time / T*, the part of the limit that was used until the"
-    yield "last call ended, share of sends refused, calls lost."
+    yield "`rate_limit_buffer_ratio=1.0`; replies take 0.2 to 0.6 s. As above, only the release is told the limit. Each"
+    yield "cell: time / T*, the part of the limit that was used until the last call ended, share of sends refused, calls lost."
     yield ""
     yield "| mode | algorithm | " + " | ".join(map(name_of, CLIENTS)) + " |"
     yield "|---|---" + "|---" * len(CLIENTS) + "|"
