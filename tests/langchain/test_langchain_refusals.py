@@ -13,6 +13,8 @@ from langchain_openai import ChatOpenAI
 from adaptive_rate_limiter import Limiter
 from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
+# The library whose clients Anthropic's SDK takes: once httpx, now httpx2.
+ANTHROPICS = httpx if issubclass(anthropic.DefaultHttpxClient, httpx.Client) else httpx2
 SPENT = {
     "error": {
         "message": "You exceeded your current quota, please check your plan and billing details.",
@@ -81,7 +83,7 @@ def test_a_request_that_is_too_large_surfaces_after_one_attempt(lab, client, lim
 
 
 def test_anthropics_refusal_of_size_surfaces_after_one_attempt(limiter):
-    wire = Wire(httpx2, (413, {}, LARGE))
+    wire = Wire(ANTHROPICS, (413, {}, LARGE))
     with pytest.raises(anthropic.APIStatusError, match="maximum size"):
         wire.anthropic(limiter).invoke("hello")
     assert len(wire.requests) == 1
@@ -145,7 +147,9 @@ def test_an_overloaded_provider_is_tried_again(limiter):
         "id": "m", "type": "message", "role": "assistant", "model": "claude-next", "stop_reason": "end_turn",
         "content": [{"type": "text", "text": "hi"}], "usage": {"input_tokens": 3, "output_tokens": 1},
     }  # fmt: skip
-    wire = Wire(httpx2, (529, {"retry-after-ms": "10", "retry-after": "0.01"}, OVERLOADED), (200, {}, good))
+    wire = Wire(
+        ANTHROPICS, (529, {"retry-after-ms": "10", "retry-after": "0.01"}, OVERLOADED), (200, {}, good)
+    )
     assert wire.anthropic(limiter).invoke("hello").content == "hi"
     assert len(wire.requests) == 2
 

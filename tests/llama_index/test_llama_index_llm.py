@@ -204,7 +204,8 @@ def test_what_llamaindex_reads_is_the_wrapped_ones(lab, client):
     llm = AdaptiveLLM(llm=inner)
     assert llm.metadata == inner.metadata
     assert (llm.system_prompt, llm.model, llm.max_tokens) == ("Be brief.", "gpt-4o", 20)
-    assert llm.to_payload() == inner.to_payload()
+    if hasattr(inner, "to_payload"):  # since LlamaIndex 0.14.25
+        assert llm.to_payload() == inner.to_payload()
     with pytest.raises(AttributeError):
         llm.no_such_thing  # noqa: B018 - reading is what is tested
 

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import anthropic
-import cohere
-import groq
 import httpx
 import httpx2
-import ollama
 import openai
-from mistralai.client import Mistral
 
 from adaptive_rate_limiter.http import AdaptiveTransport, AsyncAdaptiveTransport
+
+
+def _if_installed(name: str) -> Any:
+    """`make compat` has openai and anthropic alone."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return None
+
+
+cohere, groq, ollama = map(_if_installed, ("cohere", "groq", "ollama"))
+genai, mistral = map(_if_installed, ("google.genai", "mistralai.client"))
+
+
+def taken_by(sdk: ModuleType) -> Any:
+    """The library, httpx or httpx2, whose clients an SDK makes by itself."""
+    return httpx if issubclass(sdk.DefaultHttpxClient, httpx.Client) else httpx2
+
 
 MODEL = "model-1"
 BOUND = 140  # tokens that the answer may have, fewer than a limiter that knows no bound reserves
@@ -121,34 +136,29 @@ GROQ = Sdk(
 )
 
 
-def _mistral_asks(client: Any, form: str) -> Any:
-    suffix = "_async" if client.asynchronous else ""
-    return getattr(client.chat, form + suffix)(model=MODEL, messages=SAID, max_tokens=BOUND)
+class _Mistral:
+    """One client serves both kinds of calls: the methods of one have another name."""
 
+    def __init__(self, suffix: str, **options: Any) -> None:
+        self._client = mistral.Mistral(api_key="k", **options)
+        self._suffix = suffix
 
-class _Mistral(Mistral):
-    """One class serves both kinds of calls, and the methods of one have another name."""
-
-    asynchronous = False
-
-
-class _AsyncMistral(_Mistral):
-    asynchronous = True
+    def asks(self, form: str) -> Any:
+        method = getattr(self._client.chat, form + self._suffix)
+        return method(model=MODEL, messages=SAID, max_tokens=BOUND)
 
 
 MISTRAL = Sdk(
     path="/v1/chat/completions",
     answer=COMPLETION,
     stream=[*SPOKEN, _chunk({"content": ""}, "stop", usage=USAGE), DONE],
-    client=lambda url, transport: _Mistral(
-        api_key="k", server_url=url, client=httpx2.Client(transport=transport)
+    client=lambda url, transport: _Mistral("", server_url=url, client=httpx2.Client(transport=transport)),
+    async_client=lambda url, transport: _Mistral(
+        "_async", server_url=url, async_client=httpx2.AsyncClient(transport=transport)
     ),
-    async_client=lambda url, transport: _AsyncMistral(
-        api_key="k", server_url=url, async_client=httpx2.AsyncClient(transport=transport)
-    ),
-    ask=lambda client: _mistral_asks(client, "complete"),
+    ask=lambda client: client.asks("complete"),
     read=_content,
-    ask_stream=lambda client: _mistral_asks(client, "stream"),
+    ask_stream=lambda client: client.asks("stream"),
     piece=lambda event: _delta(event.data),
 )
 
@@ -199,10 +209,13 @@ ANTHROPIC = Sdk(
         _event("message_stop", type="message_stop"),
     ],
     client=lambda url, transport: anthropic.Anthropic(
-        api_key="k", base_url=url, http_client=httpx2.Client(transport=transport), max_retries=0
+        api_key="k", base_url=url, http_client=taken_by(anthropic).Client(transport=transport), max_retries=0
     ),
     async_client=lambda url, transport: anthropic.AsyncAnthropic(
-        api_key="k", base_url=url, http_client=httpx2.AsyncClient(transport=transport), max_retries=0
+        api_key="k",
+        base_url=url,
+        http_client=taken_by(anthropic).AsyncClient(transport=transport),
+        max_retries=0,
     ),
     ask=_message,
     read=lambda reply: str(reply.content[0].text),
@@ -225,8 +238,6 @@ def _candidate(text: str, output: int) -> dict[str, Any]:
 
 
 def gemini_on(library: Any) -> Sdk:
-    from google import genai
-
     def asks(client: Any, form: str) -> Any:
         return getattr(client.models, form)(
             model=MODEL, contents="hello", config={"max_output_tokens": BOUND}
@@ -327,14 +338,16 @@ OLLAMA = Sdk(
     piece=lambda part: str(part.message.content),
 )
 
-SDKS = {
-    "openai on httpx": openai_on(httpx),
-    "openai on httpx2": openai_on(httpx2),
-    "anthropic": ANTHROPIC,
-    "mistralai": MISTRAL,
-    "groq": GROQ,
-    "cohere": COHERE,
-    "ollama": OLLAMA,
-}
-if sys.version_info >= (3, 11):  # which google-genai asks for
+SDKS = {"openai on httpx": openai_on(httpx), "anthropic": ANTHROPIC}
+if taken_by(openai) is httpx2:
+    SDKS["openai on httpx2"] = openai_on(httpx2)
+if mistral:
+    SDKS["mistralai"] = MISTRAL
+if groq:
+    SDKS["groq"] = GROQ
+if cohere:
+    SDKS["cohere"] = COHERE
+if ollama:
+    SDKS["ollama"] = OLLAMA
+if genai:
     SDKS |= {"google-genai on httpx": gemini_on(httpx), "google-genai on httpx2": gemini_on(httpx2)}

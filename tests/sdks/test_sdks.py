@@ -1,6 +1,8 @@
 """The SDKs of the providers, unchanged but for the transport: limited, settled, and not delayed by a byte."""
 
 import inspect
+import os
+import sys
 import threading
 
 import pytest
@@ -10,6 +12,11 @@ from adaptive_rate_limiter import CapacityExceededError, Limiter
 from adaptive_rate_limiter.http import AdaptiveTransport, AsyncAdaptiveTransport
 
 REAL = {"requests": 1, "tokens": INPUT + OUTPUT}
+
+
+@pytest.mark.skipif("COMPAT" in os.environ or sys.version_info < (3, 11), reason="not all can be installed")
+def test_every_sdk_is_here():
+    assert len(SDKS) == 9
 
 
 @pytest.fixture(params=SDKS.values(), ids=SDKS.keys())
