@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench notebooks fuzz record format clean
+.PHONY: demo test check compat bench notebooks dist fuzz record format clean
 
 $(INSTALLED): pyproject.toml integrations/langchain/pyproject.toml integrations/llama-index/pyproject.toml requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,12 +29,26 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# With the oldest and the newest releases of what is declared; each in an environment of its own.
+compat: $(INSTALLED)
+	$(BIN)/python -m tests.compat
+
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
 # Run them all, and keep what they show; make notebooks ONLY=03 runs one.
 notebooks: $(INSTALLED)
 	$(BIN)/python -m notebooks $(ONLY)
+
+# The three distributions, each wheel made from its sdist, tried where nothing else is installed.
+dist: $(INSTALLED)
+	rm -rf dist
+	for project in . integrations/langchain integrations/llama-index; do \
+		$(BIN)/python -m build --outdir dist $$project || exit; done
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		dist/*.whl "$$(ls dist/adaptive_rate_limiter-*.whl)[http,testing]"
+	cd dist && venv/bin/python ../tests/smoke.py
 
 fuzz: $(INSTALLED)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/providers/test_provider_fuzz.py --timeout=0 --durations=0
@@ -49,4 +63,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .compat-* .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -8,9 +8,10 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.llm import LLMChatStartEvent
 from llama_index.core.llms import MockLLM
 
-from adaptive_rate_limiter import ConfigurationError, Limiter
+from adaptive_rate_limiter import ConfigurationError, Limiter, Quota
 from llama_index.llms.adaptive_rate_limiter import AdaptiveCallbackHandler, callbacks
 
+YEARS = 1e8  # seconds: nothing of the limit comes back during a test
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
 
 
@@ -21,7 +22,7 @@ def _said(text="hello"):
 @pytest.fixture(params=["instrumentation", "callback manager"])
 def watched(request, lab):
     """Models that a handler watches, in each of the two ways."""
-    limiter = Limiter(quotas={"tokens": 100_000})
+    limiter = Limiter(quotas=[Quota("tokens", 100_000, YEARS)])
     handler = AdaptiveCallbackHandler(limiter)
     if request.param == "instrumentation":
         get_dispatcher().add_event_handler(handler)
