@@ -77,10 +77,10 @@ def usage_of_result(result: Any) -> dict[str, float] | None:
         found = usage_of(_View.of(result))
         body = result.get("body")
         return usage_of(body) if found is None and isinstance(body, Mapping) else found
-    if hasattr(type(result), "__pydantic_fields__") and not any(_field(result, name) for name in MAY_TELL):
-        return None
     content = _attribute(result, "content")
     if not isinstance(content, bytes):
+        if all(_attribute(result, name) is None for name in MAY_TELL):
+            return None
         content = _attribute(_attribute(result, "http_response"), "content")
     if isinstance(content, bytes):
         return usage_in(content)
