@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from benchmarks import costs, invoke, reading, scheduler
+from benchmarks import costs, entry_points, invoke, llama_index, reading, scheduler
 
 RESULTS = Path(__file__).with_name("results.md")
 # Cells of each client that run side by side, phase by phase: one is idle most of the time, but for a limiter that
@@ -191,6 +191,25 @@ def cost_section() -> Iterable[str]:
     yield ""
 
 
+def entry_section() -> Iterable[str]:
+    yield "## Ways in"
+    yield ""
+    yield "What each adds to one call of no latency (a transport that answers at once), median CPU microseconds:"
+    yield ""
+    yield from entry_points.lines(entry_points.measure())
+    yield ""
+
+
+def llama_index_section() -> Iterable[str]:
+    yield "## LlamaIndex"
+    yield ""
+    yield f"{llama_index.AGENTS} streaming agents at once, of {llama_index.RESULTS + 1} calls each, at {llama_index.REQUESTS_PER_MINUTE}"
+    yield f"requests a minute; {llama_index.NODES:,} nodes of {llama_index.NODE_TOKENS} tokens through a pipeline at {llama_index.TOKENS_PER_MINUTE:,} tokens a minute."
+    yield ""
+    yield from llama_index.lines(llama_index.measure())
+    yield ""
+
+
 def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "n/a"
@@ -199,7 +218,9 @@ def _number(value: float | None) -> str:
 
 def main() -> None:
     options = argparse.ArgumentParser()
-    options.add_argument("--only", choices=["goodput", "special", "costs", "schedulers"])
+    options.add_argument(
+        "--only", choices=["goodput", "special", "costs", "entries", "llama-index", "schedulers"]
+    )
     options.add_argument("--calls", type=int, default=900)
     options.add_argument("--limit", type=int, default=300)
     given = options.parse_args()
@@ -214,6 +235,8 @@ def main() -> None:
         "goodput": lambda: goodput_section(given.calls, given.limit),
         "special": special_section,
         "costs": cost_section,
+        "entries": entry_section,
+        "llama-index": llama_index_section,
         "schedulers": lambda: scheduler_section(given.calls, given.limit),
     }
     for name, section in sections.items():

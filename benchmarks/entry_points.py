@@ -1,0 +1,189 @@
+"""What each way in adds to one call of no latency, in CPU microseconds, and to the first byte of a stream.
+
+`python -m benchmarks.entry_points` prints the figures. LangChain's and LlamaIndex's chat models: see invoke.py and
+llama_index.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import httpx2
+from langchain_openai import OpenAIEmbeddings
+from llama_index.embeddings.openai import OpenAIEmbedding
+
+from adaptive_rate_limiter import Limiter
+from adaptive_rate_limiter.http import AdaptiveTransport, AsyncAdaptiveTransport, observe_http
+from benchmarks.invoke import HEADERS, REPLY
+from langchain_adaptive_rate_limiter import AdaptiveEmbeddings
+from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter
+
+ROUNDS, CALLS = 25, 50
+URL = "http://provider.test/v1/chat/completions"
+CALL = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
+VECTORS = json.dumps(
+    {
+        "object": "list", "model": "text-embedding-3-small",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}],
+        "usage": {"prompt_tokens": 2, "total_tokens": 2},
+    }
+).encode()  # fmt: skip
+EVENT = b'data: {"choices": [{"index": 0, "delta": {"content": "Hello"}}]}\n\n'
+
+
+def mock(library: Any, content: bytes = REPLY) -> Any:
+    return library.MockTransport(lambda _: library.Response(200, headers=HEADERS, content=content))
+
+
+class Events(httpx.SyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        for _ in range(20):
+            yield EVENT
+
+
+def streaming(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, headers=HEADERS | {"content-type": "text/event-stream"}, stream=Events())
+
+
+def sync_call(library: Any, limited: bool) -> Callable[[], float]:
+    inner = mock(library)
+    client = library.Client(transport=AdaptiveTransport(Limiter(), inner) if limited else inner)
+    return lambda: _timed(lambda: client.post(URL, json=CALL))
+
+
+def async_call(library: Any, limited: bool) -> Callable[[], float]:
+    loop = asyncio.new_event_loop()
+    inner = mock(library)
+    client = library.AsyncClient(transport=AsyncAdaptiveTransport(Limiter(), inner) if limited else inner)
+    return lambda: _timed(lambda: loop.run_until_complete(client.post(URL, json=CALL)))
+
+
+def first_byte(limited: bool) -> Callable[[], float]:
+    """From the request to the first event of the answer; the rest is read outside the time."""
+    inner = httpx.MockTransport(streaming)
+    client = httpx.Client(transport=AdaptiveTransport(Limiter(), inner) if limited else inner)
+
+    def call() -> float:
+        started = time.thread_time()
+        with client.stream("POST", URL, json=CALL | {"stream": True}) as response:
+            pieces = response.iter_raw()
+            next(pieces)
+            taken = time.thread_time() - started
+            for _ in pieces:
+                pass
+        return taken
+
+    return call
+
+
+def by_hand(limited: bool) -> Callable[[], float]:
+    client = httpx.Client(transport=mock(httpx))
+    if not limited:
+        return lambda: _timed(lambda: client.post(URL, json=CALL))
+    limiter = Limiter()
+    observe_http()
+
+    def call() -> None:
+        with limiter.acquire("gpt-4o", prompt=CALL["messages"], max_tokens=64):
+            client.post(URL, json=CALL)
+
+    return lambda: _timed(call)
+
+
+def langchain_embeddings(limited: bool) -> Callable[[], float]:
+    client = httpx.Client(transport=mock(httpx, VECTORS))
+    model: Any = OpenAIEmbeddings(api_key="none", http_client=client, check_embedding_ctx_length=False)
+    model = AdaptiveEmbeddings(model) if limited else model
+    return lambda: _timed(lambda: model.embed_query("Hello"))
+
+
+def llama_index_embeddings(limited: str) -> Callable[[], float]:
+    client = httpx.Client(transport=mock(httpx, VECTORS))
+    model: Any = OpenAIEmbedding(api_key="none", http_client=client, max_retries=1)
+    if limited == "wrapped":
+        model = AdaptiveEmbedding(model)
+    elif limited:
+        model.rate_limiter = AdaptiveLimiter()
+    return lambda: _timed(lambda: model.get_query_embedding("Hello"))
+
+
+ENTRIES: dict[str, tuple[Callable[[], Callable[[], float]], Callable[[], Callable[[], float]]]] = {
+    "AdaptiveTransport, httpx": (lambda: sync_call(httpx, False), lambda: sync_call(httpx, True)),
+    "AdaptiveTransport, httpx2": (lambda: sync_call(httpx2, False), lambda: sync_call(httpx2, True)),
+    "AsyncAdaptiveTransport, httpx": (lambda: async_call(httpx, False), lambda: async_call(httpx, True)),
+    "AsyncAdaptiveTransport, httpx2": (lambda: async_call(httpx2, False), lambda: async_call(httpx2, True)),
+    "observe_http and acquire": (lambda: by_hand(False), lambda: by_hand(True)),
+    "AdaptiveEmbeddings": (lambda: langchain_embeddings(False), lambda: langchain_embeddings(True)),
+    "AdaptiveEmbedding": (lambda: llama_index_embeddings(""), lambda: llama_index_embeddings("wrapped")),
+    "AdaptiveLimiter of embeddings": (
+        lambda: llama_index_embeddings(""), lambda: llama_index_embeddings("field"),
+    ),
+    "first byte of a stream": (lambda: first_byte(False), lambda: first_byte(True)),
+}  # fmt: skip
+"""Name -> makers of one timed call, without the limiter and with it."""
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    started = time.thread_time()
+    call()
+    return time.thread_time() - started
+
+
+def serve(name: str, limited: bool) -> None:
+    """For every line that comes in, the median microseconds of CALLS calls."""
+    warnings.simplefilter("ignore")
+    call = ENTRIES[name][limited]()
+    for _ in sys.stdin:
+        print(statistics.median(call() for _ in range(CALLS)) * 1e6, flush=True)
+
+
+def measure() -> dict[str, tuple[float, float]]:
+    """For each way in: microseconds of one call without a limiter, and what the limiter adds to it.
+
+    Each arm has a process of its own, since observation concerns all of its process, and the two take turns, since
+    machines are noisy.
+    """
+    return {name: _measure(name) for name in ENTRIES}
+
+
+def _measure(name: str) -> tuple[float, float]:
+    command = [sys.executable, "-m", "benchmarks.entry_points", "--serve", name]
+    with ExitStack() as stack:
+        plain, limited = (
+            stack.enter_context(
+                subprocess.Popen([*command, arm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for arm in ("0", "1")
+        )
+        rounds = [(_round(plain), _round(limited)) for _ in range(ROUNDS)][1:]  # without first-use costs
+        for worker in (plain, limited):
+            worker.stdin.close()  # type: ignore[union-attr]
+    return statistics.median(one for one, _ in rounds), statistics.median(two - one for one, two in rounds)
+
+
+def _round(worker: subprocess.Popen[str]) -> float:
+    worker.stdin.write("\n")  # type: ignore[union-attr]
+    worker.stdin.flush()  # type: ignore[union-attr]
+    return float(worker.stdout.readline())  # type: ignore[union-attr]
+
+
+def lines(measured: dict[str, tuple[float, float]]) -> list[str]:
+    rows = ["| way in | without a limiter | added |", "|---|---|---|"]
+    return rows + [f"| {name} | {plain:.0f} | {added:.0f} |" for name, (plain, added) in measured.items()]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2], sys.argv[3] == "1")
+    else:
+        print("\n".join(lines(measure())))
