@@ -70,7 +70,17 @@ def _answer_of_mapping(result: Mapping[Any, Any]) -> Answer | None:
 
 
 def usage_of_result(result: Any) -> dict[str, float] | None:
-    """Arguments of `Reservation.settle` from a result or one chunk of a stream; None if it tells no usage."""
+    """Arguments of `Reservation.settle` from a result or one chunk of a stream; None if it tells no usage.
+
+    Never raises.
+    """
+    try:
+        return _usage(result)
+    except Exception:  # noqa: BLE001 - somebody else's object, and the values in it
+        return None
+
+
+def _usage(result: Any) -> dict[str, float] | None:
     if is_plain(result):
         return usage_of(result) if isinstance(result, list) else None
     if isinstance(result, Mapping):
@@ -82,12 +92,7 @@ def usage_of_result(result: Any) -> dict[str, float] | None:
         if all(_attribute(result, name) is None for name in MAY_TELL):
             return None
         content = _attribute(_attribute(result, "http_response"), "content")
-    if isinstance(content, bytes):
-        return usage_in(content)
-    try:
-        return usage_of(_View(result))
-    except Exception:  # noqa: BLE001 - attributes of somebody else's object
-        return None
+    return usage_in(content) if isinstance(content, bytes) else usage_of(_View(result))
 
 
 class _View(Mapping[str, Any]):

@@ -127,6 +127,33 @@ async def test_a_refusal_raised_by_an_sdk_is_waited_out(mode, observed):
     assert 0.2 < time.monotonic() - started < 2.0
 
 
+async def test_a_refused_response_that_is_returned_is_waited_out(mode, observed):
+    scheduler = create_scheduler(Client(), mode, observe_http=observed)
+    with ProviderEmulator(requests_per_minute=120, burst=1.0, latency=0.01) as provider:
+        async with httpx.AsyncClient(base_url=provider.base_url) as http, scheduler:
+            for _ in range(2):
+                await http.post("/chat/completions", json=BODY)  # somebody else's
+            response = await scheduler.submit_request(
+                request(model_id="gpt-4o"), lambda: http.post("/chat/completions", json=BODY)
+            )
+    assert response.status_code == 200
+    assert provider.stats().refused == 1
+
+
+async def test_usage_is_seen_on_the_wire_where_the_result_tells_none(mode):
+    with ProviderEmulator(tokens_per_minute=60_000, latency=0.01) as provider:
+        client = openai.AsyncOpenAI(api_key="none", base_url=provider.base_url)
+
+        async def ask():
+            completion = await client.chat.completions.create(**BODY)
+            return completion.choices[0].message.content
+
+        async with client, create_scheduler(Client(), mode) as scheduler:
+            await scheduler.submit_request(request(model_id="gpt-4o", estimated_tokens=5000), ask)
+            (bucket,) = [b for b in scheduler.limiter.snapshot().buckets if b.admitted]
+    assert bucket.tally.overestimated > 4000
+
+
 async def test_who_retries_inside_is_not_retried_outside(mode):
     with ProviderEmulator(faults=[500, 500, 500, 500]) as provider:
         client = openai.AsyncOpenAI(api_key="none", base_url=provider.base_url, max_retries=1)

@@ -330,3 +330,31 @@ async def test_the_end_tells_who_is_not_in_line_yet(make, mode, turn, caplog, pa
         await task
     assert api.started == []
     assert "classifier" not in caplog.text
+
+
+async def test_classified_at_the_moment_of_the_end(make, turn):
+    gate, api = asyncio.Event(), Api()
+
+    class Slow(Classifier):
+        async def classify(self, request):
+            await gate.wait()
+            return self.made
+
+    async with make(classifier=Slow(request())) as scheduler:
+        task = asyncio.create_task(scheduler.submit_request({"model": "m"}, api.call()))
+        await turn()
+        gate.set()
+        asyncio.get_running_loop().call_soon(asyncio.ensure_future, scheduler.stop())
+        await turn()
+    with pytest.raises(RateLimiterError, match="stopped before the request was sent"):
+        await task
+    assert api.started == []
+
+
+async def test_the_buckets_of_countless_models_are_not_kept_for_ever(make, monkeypatch):
+    monkeypatch.setattr("adaptive_rate_limiter.scheduler.provider.MOST_BUCKETS", 2)
+    provider = Told(limits={})
+    async with make(provider=provider) as scheduler:
+        for model in "abcabc":
+            await scheduler.submit_request(request(model_id=model), Api().call())
+    assert provider.asked["bucket"] > 3

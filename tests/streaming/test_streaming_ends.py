@@ -235,6 +235,20 @@ async def test_inner_stream_is_closed(opened):
     assert inner.closed == 1
 
 
+async def test_a_stream_that_cannot_be_closed_ends_all_the_same(opened, charged):
+    class Bare:
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            return "a chunk"
+
+    stream = opened(Bare())
+    async with stream:
+        await anext(stream)
+    assert charged() == RESERVED
+
+
 async def test_a_generator_is_closed(opened):
     closed = []
 

@@ -87,8 +87,23 @@ class Endless:
         return self
 
 
+class HostileNumber(int):
+    def __ge__(self, other):
+        raise RuntimeError
+
+    __le__ = __gt__ = __lt__ = __float__ = __ge__
+
+
 @pytest.mark.parametrize(
-    "make", [Hostile, Endless, lambda: {"usage": Endless()}, lambda: {"usage": Hostile()}]
+    "make",
+    [
+        Hostile,
+        Endless,
+        lambda: {"usage": Endless()},
+        lambda: {"usage": Hostile()},
+        lambda: {"usage": {"total_tokens": HostileNumber(7)}},
+        lambda: SimpleNamespace(usage={"total_tokens": HostileNumber(7)}),
+    ],
 )
 def test_a_hostile_chunk_tells_nothing(make):
     assert usage_of_result(make()) is None

@@ -10,7 +10,10 @@ __all__ = ["Breaker"]
 
 
 class Breaker:
-    """One bucket's circuit: open after `most` failures in a row within `window` seconds, until they are older."""
+    """One bucket's circuit: open after `most` failures in a row within `window` seconds, until they are older.
+
+    A success ends the row: the next failure begins with another breaker.
+    """
 
     __slots__ = ("_failures", "_most", "_window")
 
@@ -21,9 +24,6 @@ class Breaker:
 
     def failed(self, now: float) -> None:
         self._failures.append(now)
-
-    def passed(self) -> None:
-        self._failures.clear()
 
     def check(self, bucket_id: str, now: float) -> None:
         """Raises TooManyFailedRequestsError if the circuit is open."""

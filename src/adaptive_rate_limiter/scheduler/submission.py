@@ -178,9 +178,7 @@ class Submission:
             answer = answer_of(result)
             self._observe(answer)
         elif reservation.refusal is not None:
-            answer = answer_of(
-                result
-            )  # is it the refused response itself, or has its caller dealt with that?
+            answer = answer_of(result)  # the refused response itself, unless the caller dealt with that
         if answer is not None and answer.status >= FIRST_ERROR:
             return self._verdict(None, answer.status)
         self.run.passed(self.bucket_id)
@@ -196,8 +194,6 @@ class Submission:
         Raises CapacityExceededError in place of a refusal that is final.
         """
         reservation = self.reservation
-        if reservation is None:
-            return None  # it was not even admitted
         answer = answer_of_error(error)
         if not reservation.sends:
             self._observe(answer)
