@@ -5,6 +5,7 @@ A snippet that is headed with a file and a table is a row of that table: those a
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -98,6 +99,17 @@ def run_with_rows(snippet, root):
     return done.stdout
 
 
+@pytest.fixture
+def own_loop():
+    """LlamaIndex makes an event loop where a thread has none, and leaves it; the next asyncio.run drops it unclosed."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+@pytest.mark.usefixtures("own_loop")
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
 def test_snippet_runs(snippet, capsys, tmp_path):
     said = run_with_rows(snippet, tmp_path) if snippet.rows else run_here(snippet, capsys)
