@@ -43,7 +43,7 @@ class Reservation:
     """
 
     __slots__ = (
-        "_limiter", "_resend", "_token", "_unsent", "bucket", "call", "closed", "key", "refusal", "reply", "sends",
+        "_limiter", "_resend", "_token", "_traced", "_unsent", "bucket", "call", "closed", "key", "refusal", "reply", "sends",
         "wait_reason", "waited",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Reservation:
         self.refusal: Refusal | None = None
         self.sends = 0
         self._unsent = True  # it was admitted, and its request is still to come
+        self._traced = False
         self._resend = False  # a request was announced that has to be admitted first
         self.reply: Any = None  # the HTTP layer's last response, with `usage()`
         self.closed = False
@@ -146,9 +147,13 @@ class Reservation:
         """Requests sent in this context belong to this reservation."""
         current_reservation.set(self)
 
-    def begin_send(self, url: str, credential: str | None) -> bool:
-        """Announce one attempt on the wire, and say whether it has to be admitted first (`readmit`)."""
+    def begin_send(self, url: str, credential: str | None, *, traced: bool = False) -> bool:
+        """Announce one attempt on the wire, and say whether it has to be admitted first (`readmit`).
+
+        If it is `traced`, `begin(written=True)` will say when it has left.
+        """
         self.sends += 1
+        self._traced = traced
         moved = self._limiter.rehome(self, url, credential)
         hold = self.call.hold
         first, self._unsent = self._unsent, False
@@ -188,7 +193,7 @@ class Reservation:
 
     def begin(self, *, written: bool = False) -> None:
         """It is sent now, which may be some time after it was admitted; or it was just `written` to the wire."""
-        self.bucket.bucket.begin(self.call, self._limiter.clock.now(), written=written)
+        self.bucket.bucket.begin(self.call, self._limiter.clock.now(), written=written, traced=self._traced)
 
     @property
     def times_matter(self) -> bool:

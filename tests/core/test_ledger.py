@@ -179,3 +179,39 @@ def test_calls_that_were_cancelled_before_the_first_header_do_not_count():
     hold = ledger.reserve({"requests": 1.0}, 0.2)
     ledger.read((QuotaReading("requests", 10, 9),), hold, 0.4)
     assert ledger.gauges[0].models[1].available(0.4) >= 8
+
+
+@pytest.mark.parametrize(
+    ("sent", "written", "left"),
+    [
+        (None, None, 54.0),  # nobody says when: it is taken for sent elsewhere after five seconds
+        (0.0, None, 58.7),  # a request may be 0.3 s on its way
+        (3.0, None, 55.7),
+        (0.0, 3.0, 55.7),  # traced: what counts is when it was written
+    ],
+)
+def test_a_burst_that_is_late_on_the_wire_finds_no_more_than_a_full_bucket(sent, written, left):
+    """Forty calls were admitted at once, and the process took its time to send them."""
+    ledger = Ledger([Quota("requests", 60.0)], -60.0)
+    ledger.depart(ledger.reserve({"requests": 1.0}, -60.0), -60.0, written=True, traced=False)
+    burst = ledger.reserve({"requests": 40.0}, 0.0)
+    if sent is not None:
+        ledger.depart(burst, sent, written=False, traced=written is not None)
+    if written is not None:
+        ledger.depart(burst, written, written=True, traced=True)
+    assert ledger.shortage({"requests": 60.0}, 39.0) == (ledger.gauges[0], pytest.approx(60 - left))
+
+
+def test_a_retry_after_speaks_against_a_window_that_gives_nothing_for_long():
+    """A bucket that was taken for a window stood still for a minute after one refusal (found in a benchmark)."""
+    ledger = Ledger()
+    holds = [ledger.reserve({"requests": 1.0}, 0.0) for _ in range(60)]
+    ledger.read((QuotaReading("requests", 60, 0.0, 59.9),), holds[-1], 0.5)
+    gauge = ledger.gauges[0]
+    active = [len(gauge.active)]
+    for _ in range(3):
+        ledger.empty(Refusal(RefusalKind.RATE_LIMIT, 0.5), {"requests": 1.0}, 0.6)
+        active.append(len(gauge.active))
+    assert active[0] > 1
+    assert active[-1] == 1
+    assert gauge.algorithm == "token_bucket"

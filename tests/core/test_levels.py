@@ -151,3 +151,15 @@ def test_nothing_is_made_and_nothing_vanishes(kind, moves):
         assert left == pytest.approx(sums, abs=1e-6)
         assert left <= level.capacity + 1e-6
         assert math.isfinite(left)
+
+
+def test_a_full_bucket_does_not_refill_while_what_was_taken_is_on_its_way():
+    level = BucketLevel(60.0, 60.0, 0.0)
+    level.take(10.0, 0.0)
+    level.depart(10.0)
+    assert level.available(5.0) == 50.0
+    level.arrive(4.0, 6.0)
+    assert level.available(9.0) == 53.0
+    level.arrive(6.0, 12.0)
+    assert level.available(13.0) == 55.0
+    assert level.initial + level.refilled - level.lost - level.taken == level.available(13.0)

@@ -40,6 +40,7 @@ CONTRADICTIONS, CONTRADICTED_WITHIN = (
     60.0,
 )  # refusals and seconds before a limit beside the told is looked for
 UNREAD = 0.05  # seconds for which headers say nothing new, where more than half of every limit is left
+RUSH = 0.01  # of a bucket: more than that on its way at once is a burst
 NO_END = 3600.0  # seconds of pause for a spent quota that names no end: somebody has to pay, or to ask again
 TOKEN_UNITS = (TOKENS, INPUT_TOKENS, OUTPUT_TOKENS)
 
@@ -83,7 +84,6 @@ class Bucket:
         # Some limit shows only in refusals: discovery is in charge of it.
         self.untold = not self.ledger.gauges
         self.unread_until = -math.inf
-        self.sends_told = False  # somebody watches the wire, and says when each call is really sent
         self.failures = 0  # in a row, of the kinds that tell nothing of a limit
         self.contradictions = 0  # refusals of late that the told limits do not explain
         self.contradicted_at = -math.inf
@@ -172,7 +172,7 @@ class Bucket:
         if self.tally.paused is not None:
             self.tally.resume(now)
         if self.untold:
-            call.trial = self.discovery.sent(call.cost, now, under_way=not self.sends_told)
+            call.trial = self.discovery.sent(call.cost, now, under_way=not self.ledger.sends_told)
 
     def _blocked(self, cost: Cost, now: float) -> Wait | None:
         if now < self.pause.until:
@@ -288,22 +288,25 @@ class Bucket:
 
     # What became of a call
 
-    def begin(self, call: Call, now: float, *, written: bool = False) -> None:
+    def begin(self, call: Call, now: float, *, written: bool = False, traced: bool = False) -> None:
         """The call is about to be sent, or was just `written`: it was admitted some time ago, perhaps, in a busy
         process. Needs no lock.
         """
-        self.sends_told = True
         if call.hold is not None:
-            call.hold.sent_at, call.hold.written = now, written
+            self.ledger.depart(call.hold, now, written=written, traced=traced)
         if call.trial is not None:
             call.trial.sent_at, call.trial.under_way = now, True
 
     def times_matter(self, now: float) -> bool:
-        """Whether much hangs on the instant at which a call is sent: windows give back what they count by it."""
+        """Whether much hangs on the instant at which a call is sent: windows give back what they count by it, and
+        a full bucket refills from then on.
+        """
         if now < self.unread_until:
             return False
         return self.untold or any(
-            not isinstance(level, BucketLevel) for gauge in self.ledger.gauges for level in gauge.active
+            not isinstance(level, BucketLevel) or level.on_the_way > RUSH * level.burst
+            for gauge in self.ledger.gauges
+            for level in gauge.active
         )
 
     def observe(self, call: Call, info: RateLimitInfo, now: float) -> None:

@@ -82,6 +82,18 @@ class Gauge:
         for level in self.models:
             level.take(amount, now)
 
+    def depart(self, amount: float) -> None:
+        """What was taken just now waits to be sent: until then a bucket that is full does not refill."""
+        for level in self.models:
+            if isinstance(level, BucketLevel):
+                level.depart(amount)
+
+    def arrive(self, amount: float, at: float) -> None:
+        """It was sent at `at`, or given up."""
+        for level in self.models:
+            if isinstance(level, BucketLevel):
+                level.arrive(amount, at)
+
     def give(self, amount: float, now: float, taken_at: float) -> None:
         for level in self.models:
             level.give(amount, now, taken_at)

@@ -42,13 +42,15 @@ class Hold:
     """
 
     __slots__ = (
-        "answered", "at", "cost", "counted_at", "returned", "sent_at", "seq", "spent", "state", "told", "written",
+        "answered", "at", "cost", "counted_at", "on_the_way", "returned", "sent", "sent_at", "seq", "spent", "state", "told", "written",
     )  # fmt: skip
 
     def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
         self.cost = cost
         self.at = at
         self.sent_at = at  # later than `at` where a busy caller took its time
+        self.sent = False  # it has left, as far as anybody will say
+        self.on_the_way = False  # somebody will say when it is sent, and has not yet
         self.written = False  # `sent_at` is when the request left this machine, not when it was about to
         self.counted_at = at  # by the provider, as far as we know: windows give it back after that
         self.seq = seq
@@ -59,13 +61,24 @@ class Hold:
         self.state = HoldState.RESERVED
 
 
+LONGEST_UNSENT = 5.0  # seconds from an admission to its send: for a busy process, or one that sends otherwise
 MOST_TOLD = 32  # limits: a peer that tells a new one with each reply must not fill the memory
 
 
 class Ledger:
     """The gauges of one bucket, moved together: a call is paid from all of them or from none."""
 
-    __slots__ = ("gauges", "recent", "seq", "spent", "told", "transit", "unanswered")
+    __slots__ = (
+        "gauges",
+        "on_the_way",
+        "recent",
+        "sends_told",
+        "seq",
+        "spent",
+        "told",
+        "transit",
+        "unanswered",
+    )
 
     def __init__(self, quotas: Iterable[Quota] = (), now: float = 0.0) -> None:
         self.gauges: list[Gauge] = [Gauge.stated(quota, now) for quota in quotas]
@@ -74,6 +87,10 @@ class Ledger:
         self.told: list[ToldGauge] = []  # those of the gauges that headers tell, in the order of their first
         self.recent: deque[Hold] = deque(maxlen=RECENT)
         self.transit = Transit()
+        self.sends_told = False  # somebody watches the wire, and says when each call is really sent
+        self.on_the_way: deque[Hold] = (
+            deque()
+        )  # those that were not sent yet, in the order of their admission
         self.seq = 0
 
     # Holds
@@ -93,7 +110,45 @@ class Ledger:
         if self.told:
             hold.returned = [gauge.sliding.refilled for gauge in self.told]
         self.recent.append(hold)
+        if self.sends_told:
+            hold.on_the_way = True
+            self.on_the_way.append(hold)
+            for gauge in self.gauges:
+                if gauge.unit in cost:
+                    gauge.depart(cost[gauge.unit])
         return hold
+
+    def depart(self, hold: Hold, now: float, *, written: bool, traced: bool) -> None:
+        """The call is about to be sent, and if `traced` its end will be told; or it was just `written`.
+
+        Needs no lock.
+        """
+        self.sends_told = True
+        hold.sent_at, hold.written = now, written
+        hold.sent = written or not traced
+
+    def _look_out(self, now: float) -> None:
+        """Who was sent has reached the provider soon after; who was not in a long time is somebody else's concern."""
+        waiting = self.on_the_way
+        while waiting:
+            hold = waiting[0]
+            if hold.on_the_way:
+                at = (
+                    hold.sent_at + JITTER
+                    if hold.sent
+                    else hold.at + min(LONGEST_UNSENT, self.shortest_window)
+                )
+                if at > now:
+                    break
+                self._arrive(hold, at)
+            waiting.popleft()
+
+    def _arrive(self, hold: Hold, at: float) -> None:
+        if hold.on_the_way:
+            hold.on_the_way = False
+            for gauge in self.gauges:
+                if gauge.unit in hold.cost:
+                    gauge.arrive(hold.cost[gauge.unit], at)
 
     def settle(self, hold: Hold, actual: Cost, now: float) -> bool:
         """Replace the reservation by what was really used. False if the hold had already ended."""
@@ -131,6 +186,8 @@ class Ledger:
         if hold.state is not HoldState.RESERVED:
             return False
         hold.state = state
+        if hold.on_the_way:
+            self._arrive(hold, hold.sent_at)
         self._answer(hold)
         return True
 
@@ -151,6 +208,8 @@ class Ledger:
 
         More than a limit ever holds is paid by a full gauge, and leaves debt: the estimate may be wrong.
         """
+        if self.on_the_way:
+            self._look_out(now)
         for gauge in self.gauges:
             amount = cost.get(gauge.unit)
             if amount:
@@ -193,6 +252,10 @@ class Ledger:
         for gauge in self.gauges:
             longest = max(longest, gauge.window)
         return longest
+
+    @property
+    def shortest_window(self) -> float:
+        return min((gauge.window for gauge in self.gauges), default=math.inf)
 
     def too_large(self, cost: Cost) -> Gauge | None:
         """A gauge whose whole limit is smaller than `cost`."""
@@ -281,6 +344,11 @@ class Ledger:
         for past in lately:
             if past.state not in {HoldState.CANCELLED, HoldState.REFUSED}:
                 gauge.take(past.cost[reading.unit], past.at)
+                if self.sends_told and not past.sent and past.state is HoldState.RESERVED:
+                    if not past.on_the_way:
+                        past.on_the_way = True
+                        self.on_the_way.append(past)
+                    gauge.depart(past.cost[reading.unit])
         if reading.remaining is not None:
             sent_since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
             if limit - reading.remaining <= gauge.fixed.taken:  # no more than our own: nobody else was here

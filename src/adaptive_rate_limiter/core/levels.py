@@ -44,7 +44,7 @@ class BucketLevel:
     """A token bucket: `limit / window` flows in all the time, up to `burst`."""
 
     __slots__ = (
-        "at", "burst", "corrected", "initial", "limit", "lost", "rate", "refilled", "taken", "taken_full",
+        "at", "burst", "corrected", "initial", "limit", "lost", "on_the_way", "rate", "refilled", "taken", "taken_full",
         "value", "window",
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ class BucketLevel:
         self.rate = limit / window
         self.burst = limit if burst is None else burst
         self.initial = self.value = self.burst
+        self.on_the_way = 0.0  # taken, and surely not counted by the provider yet
         self.at = now
         self.taken_full: float | None = None  # when something was last taken from a full bucket
         self.refilled = self.corrected = self.lost = self.taken = 0.0
@@ -65,10 +66,20 @@ class BucketLevel:
             self.at = now
             self.refilled += inflow
             self.value += inflow
-            if self.value > self.burst:
-                self.lost += self.value - self.burst
-                self.value = self.burst
+            most = self.burst - self.on_the_way  # the provider's bucket is no more than full
+            if self.value > most:
+                self.lost += self.value - most
+                self.value = most
         return self.value
+
+    def depart(self, amount: float) -> None:
+        """What was taken just now waits to be sent."""
+        self.on_the_way += amount
+
+    def arrive(self, amount: float, at: float) -> None:
+        """It was sent at `at`."""
+        self.available(at)
+        self.on_the_way = max(0.0, self.on_the_way - amount)
 
     def take(self, amount: float, now: float) -> None:
         left = self.available(now)

@@ -26,6 +26,7 @@ TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
 JUMPS = 2.5  # such headers of late before a window counts as fixed
 SURE_AFTER = 64  # readings: from then on not all are weighed where only a bucket is plausible, nor any read
 SHALLOW = 0.9  # of its limit: a bucket that holds less
+LATE = 0.5  # of a window: by how much a retry-after must contradict a way of counting to speak against it
 WHOLE_MAX = 0.1  # of a window: a limit per second would wait for three otherwise
 HALF = 0.5  # where more than this part of the limit is left, but for
 LOOK_AGAIN = 8  # one in so many, since providers change
@@ -312,7 +313,18 @@ class ToldGauge(Gauge):
             self._choose()
         elif excess > 0:
             self._strangers(excess + amount, now)
+        if retry_after:
+            self._weigh_retry(amount, now + retry_after, now)
         super().refused(amount, retry_after, now)
+
+    def _weigh_retry(self, amount: float, retry_at: float, now: float) -> None:
+        """A way of counting that has nothing until long after the provider says to come again is hardly it."""
+        late = [level.ready_at(amount, now) > retry_at + LATE * self.window for level in self.models]
+        if any(late) and not all(late):
+            self.scores = [
+                max(WORST, score - MARGIN / 2 * worse) for score, worse in zip(self.scores, late, strict=True)
+            ]
+            self._choose()
 
     def _set_window_end(self, reset_after: float, remaining: float, sent_at: float, now: float) -> None:
         # Whole seconds may have been cut, or rounded up: an end that is taken too early costs a burst of refusals.

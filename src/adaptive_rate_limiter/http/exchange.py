@@ -60,9 +60,10 @@ def reservation_for(request: Any) -> Reservation | None:
 
 def begin(reservation: Reservation, request: Any, written: Callable[[Reservation], Any]) -> bool:
     """True if this attempt has to be admitted before it is sent. `written` makes a trace of its way: see there."""
-    if reservation.times_matter and "trace" not in request.extensions:
+    traced = reservation.times_matter and "trace" not in request.extensions
+    if traced:
         request.extensions["trace"] = written(reservation)
-    return reservation.begin_send(str(request.url), _credential_of(request))
+    return reservation.begin_send(str(request.url), _credential_of(request), traced=traced)
 
 
 def written(reservation: Reservation) -> Callable[[str, Any], None]:
