@@ -144,6 +144,7 @@ def test_embeddings_without_http_are_counted_as_guessed():
         (lambda: AdaptiveLimiter(observe_http="no"), "observe_http must be True or False, got 'no'"),
         (lambda: AdaptiveLimiter(max_concurrency=0), "max_concurrency must be .* got 0"),
         (lambda: AdaptiveCallbackHandler(3), "limiter must be a Limiter, got 3"),
+        (lambda: AdaptiveEmbeddings(AdaptiveEmbeddings(Constant())), "embeddings are limited already"),
         (lambda: AdaptiveEmbeddings("model"), "embeddings must be LangChain Embeddings, got 'model'"),
         (
             lambda: AdaptiveEmbeddings(Constant(), 3),

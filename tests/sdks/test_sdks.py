@@ -5,10 +5,11 @@ import os
 import sys
 import threading
 
+import httpx
 import pytest
 from tests.sdks.clients import BOUND, INPUT, MODEL, OUTPUT, SDKS, TEXT
 
-from adaptive_rate_limiter import CapacityExceededError, Limiter
+from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter
 from adaptive_rate_limiter.http import AdaptiveTransport, AsyncAdaptiveTransport
 
 REAL = {"requests": 1, "tokens": INPUT + OUTPUT}
@@ -184,3 +185,19 @@ async def test_a_sync_client_on_the_async_transport_is_told_so(sdk, wire, limite
             sdk.ask(sdk.client(wire.url, transport))
     said = " ".join(str(cause) for cause in _causes(raised.value))
     assert "transport must be AdaptiveTransport() for httpx" in said
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: AdaptiveTransport("redis"), "limiter must be a Limiter, got 'redis'"),
+        (lambda: AdaptiveTransport(transport=AdaptiveTransport()), "transport is limited already"),
+        (lambda: AsyncAdaptiveTransport(transport=AsyncAdaptiveTransport()), "transport is limited already"),
+        (lambda: AdaptiveTransport(transport=httpx.AsyncHTTPTransport()), "must have handle_request"),
+        (lambda: AsyncAdaptiveTransport(transport=httpx.HTTPTransport()), "must have handle_async_request"),
+        (lambda: AdaptiveTransport(transport="http://proxy"), "transport .* got 'http://proxy'"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_value(build, words):
+    with pytest.raises(ConfigurationError, match=words):
+        build()

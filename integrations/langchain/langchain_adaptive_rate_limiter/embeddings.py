@@ -39,6 +39,10 @@ class AdaptiveEmbeddings(Embeddings):
         batch_size: int | None = None,
         **options: Any,
     ) -> None:
+        if isinstance(embeddings, AdaptiveEmbeddings):
+            raise ConfigurationError(
+                f"embeddings are limited already, by their own AdaptiveEmbeddings: {embeddings!r}"
+            )
         if not isinstance(embeddings, Embeddings):
             raise ConfigurationError(f"embeddings must be LangChain Embeddings, got {embeddings!r}")
         if limiter is not None and not isinstance(limiter, Limiter):

@@ -24,11 +24,21 @@ __all__ = ["AdaptiveTransport", "AsyncAdaptiveTransport"]
 class _Transport:
     """What both transports share. `transport` is what really sends; by default a new HTTPTransport of the
     library (httpx or httpx2) whose client this is used in.
+
+    Raises ConfigurationError naming the argument and its value.
     """
 
     _inner_name = ""
 
+    _handler = ""
+
     def __init__(self, limiter: Limiter | None = None, transport: Any = None) -> None:
+        if limiter is not None and not isinstance(limiter, Limiter):
+            raise ConfigurationError(f"limiter must be a Limiter, got {limiter!r}")
+        if isinstance(transport, _Transport):
+            raise ConfigurationError(f"transport is limited already: {transport!r}")
+        if transport is not None and not callable(getattr(transport, self._handler, None)):
+            raise ConfigurationError(f"transport must have {self._handler}(request), got {transport!r}")
         self.limiter = limiter or Limiter()
         self._inner = transport
 
@@ -53,6 +63,7 @@ class AdaptiveTransport(_Transport):
     """
 
     _inner_name = "HTTPTransport"
+    _handler = "handle_request"
 
     def handle_request(self, request: Any) -> Any:
         inner = self._inner_for(request)
@@ -97,6 +108,7 @@ class AsyncAdaptiveTransport(_Transport):
     """`AdaptiveTransport` for `httpx.AsyncClient` and `httpx2.AsyncClient`."""
 
     _inner_name = "AsyncHTTPTransport"
+    _handler = "handle_async_request"
 
     async def handle_async_request(self, request: Any) -> Any:
         inner = self._inner_for(request)
