@@ -10,6 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.llms import MockLLM
 from llama_index.core.llms.callbacks import llm_chat_callback
+from llama_index.llms.openai import OpenAI
 
 from adaptive_rate_limiter import CapacityExceededError, Limiter
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter, AdaptiveLLM
@@ -298,3 +299,29 @@ def test_an_error_in_reading_the_answer_is_settled_with_its_usage(lab, client, l
         llm.chat(_said("word" * 30))
     assert left()["requests"] == 999
     assert emulator.stats().requests == 1
+
+
+def _page(_):
+    return httpx.Response(200, headers={"content-type": "text/html"}, content=b"<html>gateway</html>")
+
+
+def _ending(llm):
+    with pytest.raises(Exception) as raised:
+        llm.chat(_said())
+    return type(raised.value), str(raised.value)
+
+
+@pytest.mark.parametrize("through", ["AdaptiveLLM", "rate_limiter"])
+def test_a_reply_that_is_no_json_ends_as_it_does_without_a_limiter(through, limiter, bucket_of):
+    with httpx.Client(transport=httpx.MockTransport(_page)) as client:
+
+        def bare():
+            return OpenAI(model="gpt-4o", api_key="k", max_retries=0, http_client=client)
+
+        limited = bare()
+        if through == "AdaptiveLLM":
+            limited = AdaptiveLLM(llm=limited, limiter=limiter)
+        else:
+            limited.rate_limiter = AdaptiveLimiter(limiter)
+        assert _ending(limited) == _ending(bare())
+    assert (bucket_of().admitted, bucket_of().in_flight) == (1, 0)
