@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from adaptive_rate_limiter.core.pool import FORGET, LEASE, LIVES, Fact, Pool, Renewal, Use
 
-MINUTE = Fact("requests", "requests", 60.0, 60.0, evidence=1.0)  # one a second
+MINUTE = Fact("requests", "requests", 60.0, 60.0, evidence=1e9)  # one a second
 
 
 class Told:
@@ -106,7 +106,7 @@ def test_what_was_sent_is_charged_though_its_lease_was_taken_back():
 
 
 def test_a_lease_across_the_turn_of_a_fixed_window_is_spent_in_the_new_one():
-    told = Told(Fact("requests", "requests", 60.0, 60.0, algorithms="f", evidence=1.0))
+    told = Told(Fact("requests", "requests", 60.0, 60.0, algorithms="f", evidence=1e9))
     told.renew("a", want={"requests": 40})
     for _ in range(61):
         told.renew("a", 1.0, uses=(Use("requests", spent=0, kept=40),))
@@ -117,9 +117,9 @@ def test_strangers_use_is_taken_off_at_once_and_their_absence_believed_slowly():
     told = Told(MINUTE)
     grant = told.renew("a")
     mark = {"sent": grant.limits[0].sent, "refilled": grant.limits[0].refilled}
-    less = Fact("requests", "requests", 60.0, 60.0, evidence=1.0, remaining=20.0, **mark)
+    less = Fact("requests", "requests", 60.0, 60.0, evidence=1e9, remaining=20.0, **mark)
     assert left(told.renew("a", facts=(less,))) == 20
-    more = Fact("requests", "requests", 60.0, 60.0, evidence=1.0, remaining=60.0, **mark)
+    more = Fact("requests", "requests", 60.0, 60.0, evidence=1e9, remaining=60.0, **mark)
     assert left(told.renew("a", 0.001, facts=(more,))) == pytest.approx(24, abs=0.1)
 
 
@@ -128,7 +128,7 @@ def test_what_other_workers_hold_is_not_taken_for_strangers():
     grant = told.renew("a")
     told.renew("b", want={"requests": 30})
     seen = Fact(
-        "requests", "requests", 60.0, 60.0, evidence=1.0, remaining=59.0, sent=grant.limits[0].sent,
+        "requests", "requests", 60.0, 60.0, evidence=1e9, remaining=59.0, sent=grant.limits[0].sent,
         refilled=grant.limits[0].refilled,
     )  # fmt: skip
     assert left(told.renew("a", facts=(seen,))) == pytest.approx(30)
@@ -151,7 +151,7 @@ steps = st.lists(
 @given(steps, st.sampled_from("bfs"))
 def test_never_more_than_the_limit_is_out_or_spent(trace, algorithm):
     """Workers that spend what they were leased, return some, and at times are never heard of again."""
-    told = Told(Fact("requests", "requests", 60.0, 60.0, algorithms=algorithm, evidence=1.0))
+    told = Told(Fact("requests", "requests", 60.0, 60.0, algorithms=algorithm, evidence=1e9))
     held, renewed = dict.fromkeys("abcd", 0.0), dict.fromkeys("abcd", 0.0)
     sends = []
     for worker, passed, need, want, spends, dies in trace:

@@ -12,12 +12,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from adaptive_rate_limiter.core.evidence import Shot, fit_of_reset
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.ledger import Hold, Ledger
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.pool import BATCH, LEASE, Fact, Grant, Granted, Renewal, Use
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
-from adaptive_rate_limiter.core.told import ToldGauge
+from adaptive_rate_limiter.core.share import CERTAIN
+from adaptive_rate_limiter.core.told import MEMORY, WORST, ToldGauge
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.bucket import Bucket
@@ -29,7 +31,7 @@ SPARE = 0.1  # of a lease's life: it ends here before it ends there, whatever th
 STEADY = 3.0  # calls in a lease time: with fewer, each asks for itself
 LOW = 0.3  # of a lease: what is left when the next is asked for
 SOONEST = 0.002  # seconds from one renewal to the next at the least
-CERTAIN = 1e9  # readings: what a user states
+DOUBTFUL = 0.1  # of a reading: one that speaks for no bucket
 MARKS = 256  # grants remembered, for headers of requests that were sent after them
 HUGE = 1e12
 LETTERS = {"token_bucket": "b", "fixed_window": "f", "sliding_window": "s"}
@@ -165,23 +167,12 @@ class LeaseGauge(Gauge):
 
     def fact(self, now: float) -> Fact | None:
         """What the pool does not know, or knows otherwise; None if there is nothing."""
-        shape, known = self.shape, self.known
-        algorithms, burst, evidence, ends_in = LETTERS[shape.algorithm], shape.capacity, CERTAIN, 0.0
-        if isinstance(shape, ToldGauge):
-            algorithms = "".join(
-                letter
-                for letter, level in zip("bfs", shape.models, strict=True)
-                if any(level is other for other in shape.active)
-            )
-            burst, evidence = shape.bucket.burst, float(shape.readings)
-            if shape.window_end is not None:
-                ends_in = max(0.0, shape.window_end[1] - now)
-        elif shape.source != "stated":  # it was learned from the pool
-            evidence = 1.0
-            if known is not None:
-                return None
+        shape, known, evidence = self.shape, self.known, self.evidence()
+        burst = shape.bucket.burst if isinstance(shape, ToldGauge) else shape.capacity
+        if known is not None and not evidence:
+            return None
         differs = known is None or (
-            (known.limit, known.window, known.algorithms) != (shape.limit, shape.window, algorithms)
+            (known.limit, known.window, known.algorithms) != (shape.limit, shape.window, self.letters())
             and evidence >= known.evidence
         )
         if not differs and self.reading is None:
@@ -191,13 +182,53 @@ class LeaseGauge(Gauge):
             _, sent_at, remaining, sent, refilled = self.reading
             age = max(0.0, now - sent_at)
             self.reading = None
+        ends_in = 0.0
+        if isinstance(shape, ToldGauge) and shape.window_end is not None:
+            ends_in = max(0.0, shape.window_end[1] - now)
         return Fact(
-            self.key, self.unit, shape.limit, shape.window, burst, algorithms, evidence, remaining, sent,
+            self.key, self.unit, shape.limit, shape.window, burst, self.letters(), evidence, remaining, sent,
             refilled, age, ends_in,
         )  # fmt: skip
 
+    def evidence(self) -> float:
+        """How much is known of the limit here; nothing, where it was learned from the pool.
+
+        A reset that fits a bucket fits by chance hardly ever. All that fits no bucket looks like a window.
+        """
+        shape = self.shape
+        if isinstance(shape, ToldGauge):
+            return shape.readings * (1.0 if shape.active == (shape.bucket,) else DOUBTFUL)
+        return CERTAIN if shape.source == "stated" else 0.0
+
+    def letters(self) -> str:
+        """The plausible ways of counting."""
+        shape = self.shape
+        if not isinstance(shape, ToldGauge):
+            return LETTERS[shape.algorithm]
+        return "".join(
+            letter
+            for letter, level in zip("bfs", shape.models, strict=True)
+            if any(level is other for other in shape.active)
+        )
+
+    def _adopt(self, grant: Granted, now: float) -> None:
+        """Somebody else knows more of this limit."""
+        shape = self.shape
+        if not isinstance(shape, ToldGauge) or grant.evidence <= self.evidence():
+            return
+        if (grant.limit, grant.window, grant.algorithms) == (shape.limit, shape.window, self.letters()):
+            return
+        for level in shape.models:
+            level.resize(grant.limit, grant.window, now)
+        shape.limit, shape.window, shape.vote = grant.limit, grant.window, None
+        shape.scores = [0.0 if letter in grant.algorithms else WORST for letter in "bfs"]
+        shape.active = tuple(
+            level for letter, level in zip("bfs", shape.models, strict=True) if letter in grant.algorithms
+        )
+
     def granted(self, grant: Granted, now: float) -> None:
         self.known = grant
+        self._adopt(grant, now)
         self.limit, self.window = grant.limit, grant.window
         self.most = grant.burst if "b" in grant.algorithms else grant.limit
         self.spent -= self.pending_spent + grant.due
@@ -239,15 +270,50 @@ class LeasedLedger(Ledger):
         self.lease = lease
 
     def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> bool:
+        judged = [(told, told.scores, told.active, told.jumps) for told in self.told]
         at_ease = super().read(readings, hold, now)
         if any(isinstance(gauge, ToldGauge) for gauge in self.gauges):
             self.gauges[:] = [gauge for gauge in map(self.lease.shared, self.gauges) if gauge is not None]
-        for gauge in self.gauges:
-            if isinstance(gauge, LeaseGauge) and gauge.shape in hold.told:
-                for reading in readings:
-                    if isinstance(gauge.shape, ToldGauge) and gauge.shape.tells(reading):
-                        gauge.note(reading, hold)
+        for told in self.told:
+            if told not in hold.told:
+                continue
+            reading = next((reading for reading in readings if told.tells(reading)), None)
+            if reading is not None and self.lease.workers > 1:
+                for same, scores, active, jumps in judged:
+                    if same is told:
+                        told.scores, told.active, told.jumps = scores, active, jumps
+                _weigh_reset(told, reading, hold, now)
+            for gauge in self.gauges:
+                if reading is not None and isinstance(gauge, LeaseGauge) and gauge.shape is told:
+                    gauge.note(reading, hold)
         return at_ease
+
+
+def _weigh_reset(told: ToldGauge, reading: QuotaReading, hold: Hold, now: float) -> None:
+    """Judge ways of counting by the reset alone: what remains depends on the others, who are many.
+
+    The oldest use of a sliding window may be theirs, so it is never less likely than a fixed one.
+    """
+    if reading.reset_after is None:
+        return
+    shot = Shot(
+        reading,
+        newest=True,
+        sent_at=hold.sent_at,
+        since=0.0,
+        overtaking=0.0,
+        returned=0.0,
+        in_doubt=0.0,
+        now=now,
+    )
+    bucket, fixed, sliding = fit_of_reset(told, shot, reading.reset_after)
+    marks = (bucket, fixed, max(fixed, sliding))
+    top = max(marks)
+    if top > min(marks):
+        told.scores = [
+            max(WORST, MEMORY * score + mark - top) for score, mark in zip(told.scores, marks, strict=True)
+        ]
+        told._choose()  # noqa: SLF001 - the gauge's own rule of what is plausible
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,15 +278,16 @@ class Pool:
             due = max(0.0, renewal.due.get(unit, 0.0) - held)
             want = max(0.0, renewal.want.get(unit, 0.0) - held)
             rate = limit.limit / limit.window * worker.weight / weights
-            quantum = max(need, limit.available() / busy, rate * LEASE)
+            left = limit.available() - limit.guard
+            quantum = max(need, left / busy, rate * LEASE)
             want = min(max(need, due, want), quantum, capacity)
             before = self._before(worker, limit.key)
-            if need > 0 and limit.available() - before < need * (1 - EPSILON):
+            if need > 0 and left - before < min(need, capacity - limit.guard) * (1 - EPSILON):
                 pays = False
-            asked.append((limit, need, due, want, before, rate))
+            asked.append((limit, need, due, want, before, rate, left))
         share = retry = 0.0
-        for limit, need, due, want, before, rate in asked:
-            amount = max(need, min(want, limit.available() - before)) if pays else 0.0
+        for limit, need, due, want, before, rate, left in asked:
+            amount = max(need, min(want, left - before)) if pays else 0.0
             amount = max(0.0, amount)
             at_once = min(amount, due)
             limit.take(amount, now, now)
@@ -297,7 +298,7 @@ class Pool:
             if missing > EPSILON * limit.limit:
                 worker.unmet[limit.key] = min(missing, max(need, rate * LEASE))
                 batch = min(missing, rate * BATCH) if pays else need
-                ready = limit.ready_at(before + batch, now) - now
+                ready = limit.ready_at(before + batch + limit.guard, now) - now
                 retry = max(retry, batch / rate, ready) if pays else max(retry, ready)
         if share > 0:
             self.virtual = max(self.virtual, worker.finish)

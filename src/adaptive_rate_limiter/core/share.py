@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 
 BINS = 120  # of a sliding window: what returns is late by one of so many at the most, never early
+CERTAIN = 1e9  # evidence: what a user states
+JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
+JITTER_MOST, JITTER_LEAST = 0.05, 0.1  # of the limit, and of a unit
+ON_THE_WAY = 0.5  # seconds from a grant until the provider counts the call, as reckoned with
+ON_THE_WAY_MOST = 0.05  # of a window: a limit per second would wait too long otherwise
 
 
 class SharedLimit:
@@ -42,6 +47,19 @@ class SharedLimit:
     def capacity(self) -> float:
         return self.burst if "b" in self.algorithms else self.limit
 
+    @property
+    def guard(self) -> float:
+        """What is kept back of a told bucket against sends that overtake each other, as in `core/told.py`."""
+        if self.evidence >= CERTAIN or "b" not in self.algorithms:
+            return 0.0
+        least = min(JITTER * self.limit / self.window, JITTER_MOST * self.limit)
+        return least if least >= JITTER_LEAST else 0.0
+
+    @property
+    def span(self) -> float:
+        """After so long a window has returned what was granted, as far as nobody told better."""
+        return self.window + min(ON_THE_WAY, ON_THE_WAY_MOST * self.window)
+
     def _slid(self) -> float:
         total = 0.0
         for entry in self.bins:
@@ -67,10 +85,10 @@ class SharedLimit:
             self.at = now
         if now >= self.ends_at:
             self.used = leased
-            self.ends_at = now + self.window if leased > 0 else math.inf
+            self.ends_at = now + self.span if leased > 0 else math.inf
             self.ends_told = False
         width = self.window / BINS
-        while self.bins and (self.bins[0][0] + 1) * width + self.window <= now:
+        while self.bins and (self.bins[0][0] + 1) * width + self.span <= now:
             self.bins.pop(0)
         self.refilled += max(0.0, self.available() - before)
 
@@ -95,7 +113,7 @@ class SharedLimit:
     def _use(self, amount: float, now: float) -> None:
         self.used = max(0.0, self.used + amount)
         if amount > 0 and self.ends_at == math.inf:
-            self.ends_at = now + self.window
+            self.ends_at = now + self.span
             self.ends_told = False
 
     def _bin(self, amount: float, now: float) -> None:
@@ -130,7 +148,7 @@ class SharedLimit:
         self.value = min(self.burst, available)
         self.used = max(0.0, self.limit - available)
         if self.used > 0 and self.ends_at == math.inf:
-            self.ends_at = now + self.window
+            self.ends_at = now + self.span
             self.ends_told = False
         if "s" in self.algorithms:
             missing = self._slid() - available
@@ -161,7 +179,7 @@ class SharedLimit:
             self.bins = []
             self.window = window
             self._bin(used, now)
-            self.ends_at = min(self.ends_at, now + window) if self.ends_at < math.inf else math.inf
+            self.ends_at = min(self.ends_at, now + self.span) if self.ends_at < math.inf else math.inf
         self.limit = limit
 
     def end_at(self, when: float) -> None:
@@ -177,7 +195,7 @@ class SharedLimit:
         if "b" in self.algorithms and self.value < amount:
             latest = max(latest, now + (min(amount, self.burst) - self.value) * self.window / self.limit)
         if "f" in self.algorithms and self.limit - self.used < amount:
-            latest = max(latest, self.ends_at if self.ends_at < math.inf else now + self.window)
+            latest = max(latest, self.ends_at if self.ends_at < math.inf else now + self.span)
         if "s" in self.algorithms:
             left = self._slid()
             width = self.window / BINS
@@ -185,5 +203,5 @@ class SharedLimit:
                 if left >= amount:
                     break
                 left += entry[1]
-                latest = max(latest, (entry[0] + 1) * width + self.window)
+                latest = max(latest, (entry[0] + 1) * width + self.span)
         return latest

@@ -11,6 +11,14 @@ local function get(map, key) return map[key] or 0.0 end
 
 local function capacity(l) if has(l, "b") then return l.burst end return l.limit end
 
+local function guard(l)
+  if l.evidence >= 1e9 or not has(l, "b") then return 0.0 end
+  local least = math.min(0.3 * l.limit / l.window, 0.05 * l.limit)
+  return least >= 0.1 and least or 0.0
+end
+
+local function span(l) return l.window + math.min(0.5, 0.05 * l.window) end
+
 local function slid(l)
   local total = 0.0
   for _, entry in ipairs(l.bins) do total = total + entry[2] end
@@ -33,18 +41,18 @@ local function advance(l, now, leased)
   end
   if now >= l.ends_at then
     l.used = leased
-    l.ends_at = leased > 0 and now + l.window or INF
+    l.ends_at = leased > 0 and now + span(l) or INF
     l.ends_told = false
   end
   local width = l.window / BINS
-  while #l.bins > 0 and (l.bins[1][1] + 1) * width + l.window <= now do table.remove(l.bins, 1) end
+  while #l.bins > 0 and (l.bins[1][1] + 1) * width + span(l) <= now do table.remove(l.bins, 1) end
   l.refilled = l.refilled + math.max(0.0, available(l) - before)
 end
 
 local function use(l, amount, now)
   l.used = math.max(0.0, l.used + amount)
   if amount > 0 and l.ends_at == INF then
-    l.ends_at = now + l.window
+    l.ends_at = now + span(l)
     l.ends_told = false
   end
 end
@@ -99,7 +107,7 @@ local function correct(l, left, now)
   l.value = math.min(l.burst, left)
   l.used = math.max(0.0, l.limit - left)
   if l.used > 0 and l.ends_at == INF then
-    l.ends_at = now + l.window
+    l.ends_at = now + span(l)
     l.ends_told = false
   end
   if has(l, "s") then
@@ -131,7 +139,7 @@ local function resize(l, limit, window, burst, now)
     l.bins = {}
     l.window = window
     bin(l, used, now)
-    if l.ends_at < INF then l.ends_at = math.min(l.ends_at, now + window) end
+    if l.ends_at < INF then l.ends_at = math.min(l.ends_at, now + span(l)) end
   end
   l.limit = limit
 end
@@ -150,14 +158,14 @@ local function ready_at(l, amount, now)
     latest = math.max(latest, now + (math.min(amount, l.burst) - l.value) * l.window / l.limit)
   end
   if has(l, "f") and l.limit - l.used < amount then
-    latest = math.max(latest, l.ends_at < INF and l.ends_at or now + l.window)
+    latest = math.max(latest, l.ends_at < INF and l.ends_at or now + span(l))
   end
   if has(l, "s") then
     local left, width = slid(l), l.window / BINS
     for _, entry in ipairs(l.bins) do
       if left >= amount then break end
       left = left + entry[2]
-      latest = math.max(latest, (entry[1] + 1) * width + l.window)
+      latest = math.max(latest, (entry[1] + 1) * width + span(l))
     end
   end
   return latest
@@ -298,16 +306,17 @@ local function serve(w, renewal, now)
     local due = math.max(0.0, get(renewal.due, unit) - held)
     local want = math.max(0.0, get(renewal.want, unit) - held)
     local rate = l.limit / l.window * w.weight / weights
-    local quantum = math.max(need, available(l) / busy, rate * LEASE)
+    local left = available(l) - guard(l)
+    local quantum = math.max(need, left / busy, rate * LEASE)
     want = math.min(math.max(need, due, want), quantum, most)
     local before = before_of(w, l.key)
-    if need > 0 and available(l) - before < need * (1 - EPSILON) then pays = false end
-    asked[#asked + 1] = {l, need, due, want, before, rate}
+    if need > 0 and left - before < math.min(need, most - guard(l)) * (1 - EPSILON) then pays = false end
+    asked[#asked + 1] = {l, need, due, want, before, rate, left}
   end
   local share, retry = 0.0, 0.0
   for _, a in ipairs(asked) do
-    local l, need, due, want, before, rate = a[1], a[2], a[3], a[4], a[5], a[6]
-    local amount = pays and math.max(need, math.min(want, available(l) - before)) or 0.0
+    local l, need, due, want, before, rate, left = a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+    local amount = pays and math.max(need, math.min(want, left - before)) or 0.0
     amount = math.max(0.0, amount)
     local at_once = math.min(amount, due)
     take(l, amount, now, now)
@@ -318,7 +327,7 @@ local function serve(w, renewal, now)
     if missing > EPSILON * l.limit then
       w.unmet[l.key] = math.min(missing, math.max(need, rate * LEASE))
       local batch = pays and math.min(missing, rate * BATCH) or need
-      local ready = ready_at(l, before + batch, now) - now
+      local ready = ready_at(l, before + batch + guard(l), now) - now
       retry = pays and math.max(retry, batch / rate, ready) or math.max(retry, ready)
     end
   end
