@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +22,7 @@ from benchmarks import costs, entry_points, invoke, llama_index, reading, schedu
 RESULTS = Path(__file__).with_name("results.md")
 # Cells of each client that run side by side, phase by phase: one is idle most of the time, but for a limiter that
 # polls and an SDK that tries again.
-PHASES = ({"adaptive": 6}, {"in-memory": 4, "none": 12})
+PHASES = ({"adaptive": 4}, {"in-memory": 4, "none": 12})
 SCHEDULERS = {"adaptive": 5, scheduler.PEER: 9}
 WINDOW = 60.0  # seconds; each of those has its own time in it to start, so that their bursts do not meet
 LONGEST = 420.0  # seconds of one cell
@@ -216,22 +216,34 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
+def write(title: list[str], name: str, lines: list[str]) -> None:
+    """Put a section into the results, in place of what stood there; the others stay, in their order."""
+    written = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    found = {part.partition("\n")[0]: f"## {part}" for part in written.split("\n## ")[1:]}
+    found[HEADINGS[name]] = "\n".join(lines)
+    parts = [found[heading].strip() for heading in HEADINGS.values() if heading in found]
+    RESULTS.write_text("\n\n".join(["\n".join(title), *parts]) + "\n", encoding="utf-8")
+
+
+HEADINGS = {
+    "goodput": "Goodput", "special": "Hard cases", "costs": "Cost", "entries": "Ways in",
+    "llama-index": "LlamaIndex", "schedulers": "Schedulers",
+}  # fmt: skip
+
+
 def main() -> None:
     options = argparse.ArgumentParser()
-    options.add_argument(
-        "--only", choices=["goodput", "special", "costs", "entries", "llama-index", "schedulers"]
-    )
+    options.add_argument("--only", choices=HEADINGS, action="append", help="measure this part alone")
     options.add_argument("--calls", type=int, default=900)
     options.add_argument("--limit", type=int, default=300)
     given = options.parse_args()
-    lines = [
+    title = [
         "# Measured",
         "",
         "Written by `make bench`; T* is the least time that the limits allow (see README.md).",
         f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}.",
-        "",
     ]
-    sections = {
+    sections: dict[str, Callable[[], Iterable[str]]] = {
         "goodput": lambda: goodput_section(given.calls, given.limit),
         "special": special_section,
         "costs": cost_section,
@@ -240,12 +252,12 @@ def main() -> None:
         "schedulers": lambda: scheduler_section(given.calls, given.limit),
     }
     for name, section in sections.items():
-        if given.only in (None, name):
+        if not given.only or name in given.only:
+            lines = []
             for line in section():
                 print(line, flush=True)
                 lines.append(line)
-            if given.only is None:
-                RESULTS.write_text("\n".join(lines), encoding="utf-8")
+            write(title, name, lines)
 
 
 if __name__ == "__main__":
