@@ -97,3 +97,8 @@ def test_the_account_in_words():
         "97% of what the limits allowed; tokens bound 81% of the time; "
         "2.0% lost to reservations that were too large; 1.0% left unused"
     )
+
+
+def test_of_requests_none_is_too_large():
+    report = AccountReport(10.0, 9.9, 0.99, "requests", {}, {"requests": 0.1, "concurrency": 0.001})
+    assert str(report) == "99% of what the limits allowed; requests bound; 1.0% lost to calls that went late"

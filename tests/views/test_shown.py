@@ -3,6 +3,8 @@
 import asyncio
 import io
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
@@ -142,3 +144,11 @@ def test_a_limit_that_only_refusals_tell_has_no_level(clock):
 
 def _inferred(limiter):
     return any(limit.source == "inferred" for bucket in limiter.snapshot().buckets for limit in bucket.limits)
+
+
+def test_what_draws_is_imported_when_it_is_used():
+    code = "import adaptive_rate_limiter, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, timeout=30
+    )
+    assert not {"matplotlib", "rich", "tqdm", "IPython"} & set(done.stdout.split())

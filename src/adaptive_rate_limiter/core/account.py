@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.levels import BucketLevel
+from adaptive_rate_limiter.core.quota import REQUESTS
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.gauge import Gauge
 
 NOBODY = "empty queue"
+WORTH_SAYING = 0.0005  # of the time: what would be said as 0.1 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class AccountReport:
         parts += [
             f"{seconds / self.elapsed:.1%} lost to {self._named(cause)}"
             for cause, seconds in self.lost.items()
-            if seconds
+            if seconds >= WORTH_SAYING * self.elapsed
         ]
         if self.left:
             parts.append(f"{self.left / self.elapsed:.1%} left unused")
@@ -55,8 +57,10 @@ class AccountReport:
         return f" {held_back / self.elapsed:.0%} of the time" if held_back else ""
 
     def _named(self, cause: str) -> str:
-        """A bucket for which the line waits is full only because something came back."""
-        return "reservations that were too large" if cause == self.binding else cause
+        """A bucket for which the line waits is full because more came back than fits, or because nobody went in time."""
+        if cause != self.binding:
+            return cause
+        return "calls that went late" if cause == REQUESTS else "reservations that were too large"
 
 
 def cause_of(reason: str) -> str:
