@@ -33,7 +33,7 @@ LOW = 0.3  # of a lease: what is left when the next is asked for
 SOONEST = 0.002  # seconds from one renewal to the next at the least
 DOUBTFUL = 0.1  # of a reading: one that speaks for no bucket
 MARKS = 256  # grants remembered, for headers of requests that were sent after them
-HUGE = 1e12
+TINY, HUGE = 1e-6, 1e12  # amounts: below is rounding
 LETTERS = {"token_bucket": "b", "fixed_window": "f", "sliding_window": "s"}
 
 
@@ -387,8 +387,9 @@ class Lease:
                 return now
             if gauge.low > 0 and gauge.paid < gauge.low:
                 soonest = min(soonest, self.answered_at + BATCH)
-            active = active or abs(gauge.spent) > 1e-6 or gauge.reading is not None  # noqa: PLR2004 - rounding
-            active = active or (gauge.paid > 0 and self.hungry)
+            # What comes back, and what headers told, goes with the next question, unless somebody waits for it.
+            unheard = gauge.spent < -TINY or gauge.paid > TINY or gauge.reading is not None
+            active = active or gauge.spent > TINY or (unheard and self.hungry)
         if self._blocked(now):
             soonest = min(soonest, self.retry_at if self.asked_for_line else now)
         if active:
