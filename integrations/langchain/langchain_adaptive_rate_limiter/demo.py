@@ -50,11 +50,13 @@ def demo(calls: int, requests_per_minute: int, picture: str) -> None:
         TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[refused]} refused"), console=console,
     ) as progress:  # fmt: skip
+        limiter = AdaptiveLimiter()
         runs = [
             _run("without a limiter", None, calls, requests_per_minute, progress),
-            _run("with AdaptiveLimiter()", AdaptiveLimiter(), calls, requests_per_minute, progress),
+            _run("with AdaptiveLimiter()", limiter, calls, requests_per_minute, progress),
         ]
     console.print(_table(runs, calls))
+    console.print(limiter)
     draw(runs, calls, requests_per_minute, picture)
     console.print(f"Requests over time: [bold]{Path(picture).resolve()}[/]")
 
