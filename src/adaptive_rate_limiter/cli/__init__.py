@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.cli import demo, emulate, forecast, parse
+from adaptive_rate_limiter.cli import demo, emulate, forecast, parse, status
 from adaptive_rate_limiter.cli.arguments import UnusableError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 PROGRAM = "adaptive-rate-limiter"
-COMMANDS = (demo, emulate, parse, forecast)
+COMMANDS = (demo, emulate, parse, forecast, status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ SCRIPT = files(__package__).joinpath("pool.lua").read_text("utf-8")
 DIGEST = hashlib.sha1(
     SCRIPT.encode(), usedforsecurity=False
 ).hexdigest()  # the name by which EVALSHA knows it
+PREFIX = "adaptive-rate-limiter:"  # of every key
 KEPT_FOR = 86_400.0  # seconds, at the least, for which an untouched pool is remembered
 LONGEST_NAME = 200  # characters of a bucket's name that the pool keeps for reports
 PLAIN = re.compile(r"[A-Za-z0-9._/@#%*-]{1,128}\Z")
@@ -25,7 +26,7 @@ PLAIN = re.compile(r"[A-Za-z0-9._/@#%*-]{1,128}\Z")
 
 def key_of(namespace: str, bucket_id: str) -> str:
     """The one key of a bucket. What could break out of its place, or is long, goes in as a hash."""
-    return f"adaptive-rate-limiter:{_safe(namespace)}:{{{_safe(bucket_id)}}}"
+    return f"{PREFIX}{_safe(namespace)}:{{{_safe(bucket_id)}}}"
 
 
 def _safe(name: str) -> str:

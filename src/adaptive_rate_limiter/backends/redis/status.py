@@ -1,0 +1,75 @@
+"""What the pools on a server look like now, for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from adaptive_rate_limiter.backends.redis.wire import PREFIX
+from adaptive_rate_limiter.core.pool import LEASE, LIVES
+from adaptive_rate_limiter.core.share import SharedLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["pools"]
+
+READ = """
+local stored = redis.call('GET', KEYS[1])
+if not stored then return false end
+local pool = cmsgpack.unpack(stored)
+for _, limit in ipairs(pool.limits) do
+  if limit.ends_at == math.huge then limit.ends_at = -1 end
+end
+local time = redis.call('TIME')
+return {cjson.encode(pool), tostring(time[1]), tostring(time[2])}
+"""
+
+
+def pools(client: Any) -> Iterator[dict[str, Any]]:
+    """Each pool on the server of `client`, a `redis.Redis`: its limits, workers and pause, as JSON would have them."""
+    for key in client.scan_iter(match=PREFIX + "*", count=1000):
+        found = client.eval(READ, 1, key)
+        if found is not None:
+            text, seconds, micros = found
+            yield _shown(_str(key), json.loads(text), int(seconds) + int(micros) / 1e6)
+
+
+def _shown(key: str, pool: dict[str, Any], now: float) -> dict[str, Any]:
+    workers = [worker for worker in pool["workers"] if now - worker["renewed"] <= LIVES * LEASE]
+    limits = []
+    for told in pool["limits"]:
+        leased = sum(_of(worker["leased"], told["key"]) for worker in workers)
+        waiting = sum(_of(worker["unmet"], told["key"]) for worker in workers)
+        limits.append(
+            {
+                "unit": told["unit"], "limit": told["limit"], "window": told["window"], "left": _left(told, leased, now),
+                "leased": leased, "waiting": waiting, "algorithms": told["algorithms"],
+            }
+        )  # fmt: skip
+    pause = max(0.0, pool["pause_until"] - now)
+    return {
+        "bucket": pool["name"], "key": key, "limits": limits, "workers": len(workers),
+        "hungry": sum(bool(worker["unmet"]) for worker in workers), "pause": pause,
+        "reason": pool["reason"] if pause else "",
+    }  # fmt: skip
+
+
+def _left(told: dict[str, Any], leased: float, now: float) -> float:
+    limit = SharedLimit(told["key"], told["unit"], told["limit"], told["window"], told["burst"], told["at"])
+    limit.algorithms = told["algorithms"]
+    limit.value, limit.used, limit.bins = told["value"], told["used"], list(told["bins"])
+    if told["ends_at"] >= 0:
+        limit.ends_at = told["ends_at"]
+    limit.advance(now, leased)
+    return limit.available()
+
+
+def _of(amounts: Any, key: str) -> float:
+    return (
+        float(amounts.get(key, 0.0)) if isinstance(amounts, dict) else 0.0
+    )  # an empty table is a list in JSON
+
+
+def _str(key: Any) -> str:
+    return key.decode(errors="replace") if isinstance(key, bytes) else str(key)
