@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.core.quota import TOKENS
 from adaptive_rate_limiter.report import Forecast, duration
+from adaptive_rate_limiter.views.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "Progress", "progress_of"]
 
 EVERY = 0.2  # seconds between two looks at the limiter: as often as an eye follows
+AT_LEAST_EVERY = 1.0  # seconds between two, where nothing ends
 FORMAT = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 
 
@@ -83,6 +85,8 @@ class Progress:
         self._began = time.monotonic()
         self._said_at = self._began
         self._bar = _tqdm()(total=total, initial=self._done, bar_format=FORMAT, mininterval=EVERY)
+        self._ticker = Ticker(limiter.clock, AT_LEAST_EVERY, self._renew)
+        self._ticker.start()
 
     def add(self, *, ok: bool) -> None:
         self._done += 1
@@ -92,8 +96,13 @@ class Progress:
         self._bar.update()
 
     def close(self) -> None:
-        self._say()
+        self._ticker.stop()
         self._bar.close()
+
+    def _renew(self) -> None:
+        """Also while nothing ends: that is when one wants to know."""
+        self._say()
+        self._bar.refresh()
 
     def _say(self) -> None:
         self._said_at = now = time.monotonic()
