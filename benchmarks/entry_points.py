@@ -7,6 +7,7 @@ llama_index.py.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import statistics
 import subprocess
@@ -63,6 +64,7 @@ def sync_call(library: Any, limited: bool) -> Callable[[], float]:
 
 def async_call(library: Any, limited: bool) -> Callable[[], float]:
     loop = asyncio.new_event_loop()
+    atexit.register(loop.close)
     inner = mock(library)
     client = library.AsyncClient(transport=AsyncAdaptiveTransport(Limiter(), inner) if limited else inner)
     return lambda: _timed(lambda: loop.run_until_complete(client.post(URL, json=CALL)))

@@ -1,10 +1,16 @@
-"""One Limiter, one key, one limit: two frameworks, their embeddings and a bare SDK, none of them refused."""
+"""One Limiter, one key, one limit: two frameworks, their embeddings and a bare SDK, none of them refused.
+
+`python -m tests.test_one_budget PROVIDER REDIS` is another process that shares them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -30,20 +36,18 @@ PROMPT = "How many?"
 class Clients:
     """Six ways to one provider: `sync` and `asynchronous` by name, each making one call."""
 
-    def __init__(
-        self, provider: ProviderEmulator, limiter: Limiter, http: httpx.Client, ahttp: httpx.AsyncClient
-    ):
+    def __init__(self, base_url: str, limiter: Limiter, http: httpx.Client, ahttp: httpx.AsyncClient):
         given = {"model": MODEL, "api_key": "k", "max_retries": 0}
-        langchain = {**given, "base_url": provider.base_url, "http_client": http, "http_async_client": ahttp}
+        langchain = {**given, "base_url": base_url, "http_client": http, "http_async_client": ahttp}
         llama = {
             "api_key": "k",
-            "api_base": provider.base_url,
+            "api_base": base_url,
             "http_client": http,
             "async_http_client": ahttp,
         }
         self._transport = AdaptiveTransport(limiter)
         self._atransport = AsyncAdaptiveTransport(limiter)
-        bare = {"api_key": "k", "base_url": provider.base_url, "max_retries": 0}
+        bare = {"api_key": "k", "base_url": base_url, "max_retries": 0}
         self._client = OpenAI(http_client=httpx.Client(transport=self._transport), **bare)
         self._aclient = AsyncOpenAI(http_client=httpx.AsyncClient(transport=self._atransport), **bare)
         chat = ChatOpenAI(rate_limiter=ForLangChain(limiter=limiter), **langchain)
@@ -86,12 +90,31 @@ async def build():
         async with httpx.AsyncClient(timeout=20, verify=False) as ahttp:
 
             def start(provider, limiter):
-                made.append(Clients(provider, limiter, http, ahttp))
+                made.append(Clients(provider.base_url, limiter, http, ahttp))
                 return made[-1]
 
             yield start
             for clients in made:
                 await clients.close()
+
+
+def in_threads(clients):
+    """Each of `clients` calls EACH times in a thread of its own; the errors."""
+    failed = []
+
+    def work(call):
+        try:
+            for _ in range(EACH):
+                call()
+        except Exception as error:  # noqa: BLE001 - of any kind
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(call,)) for call in clients.values()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failed
 
 
 def _check(provider, limiter, seconds, calls):
@@ -107,22 +130,8 @@ async def test_all_of_them_in_threads_share_one_budget(build):
         limiter = Limiter()
         clients = build(provider, limiter).sync
         clients["AdaptiveLLM"]()  # tells the limit
-        failed = []
-
-        def work(call):
-            try:
-                for _ in range(EACH):
-                    call()
-            except Exception as error:  # noqa: BLE001 - of any kind
-                failed.append(error)
-
-        threads = [threading.Thread(target=work, args=(call,)) for call in clients.values()]
         started = time.monotonic()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            await asyncio.to_thread(thread.join)
-        assert not failed
+        assert not await asyncio.to_thread(in_threads, clients)
         _check(provider, limiter, time.monotonic() - started, 1 + EACH * len(clients))
 
 
@@ -134,3 +143,51 @@ async def test_all_of_them_in_one_loop_share_one_budget(build):
         started = time.monotonic()
         await asyncio.gather(*(call() for call in clients.values() for _ in range(EACH)))
         _check(provider, limiter, time.monotonic() - started, 1 + EACH * len(clients))
+
+
+@pytest.fixture
+def redis_url(tmp_path):
+    pytest.importorskip("redis")
+    from tests.redis.server import Server
+
+    with Server(tmp_path) as server:
+        yield server.url
+
+
+def test_all_of_them_in_two_processes_share_one_budget(redis_url):
+    with ProviderEmulator("ietf", requests_per_minute=60, window=6.0, latency=0.005) as provider:
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.test_one_budget",
+            provider.base_url,
+            redis_url,
+        ]
+        other = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True)
+        assert other.stdout.readline() == "ready\n"
+        main(provider.base_url, redis_url)
+        other.communicate(timeout=50)
+        stats = provider.stats()
+    assert other.returncode == 0
+    assert stats.admitted == 2 * 6 * EACH  # more than fit into a window
+    assert stats.refused <= 1
+
+
+def main(base_url: str, redis_url: str) -> None:
+    from adaptive_rate_limiter.backends import RedisBackend
+
+    backend = RedisBackend(redis_url, namespace="one-budget")
+    with httpx.Client(timeout=20, verify=False) as http:
+        clients = Clients(base_url, Limiter(backend), http, httpx.AsyncClient(verify=False))
+        print("ready", flush=True)
+        failed = in_threads(clients.sync)
+        asyncio.run(clients.close())
+    backend.close()
+    if failed:
+        raise failed[0]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
