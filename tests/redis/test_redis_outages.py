@@ -17,6 +17,7 @@ from adaptive_rate_limiter.exceptions import (
     BackendOperationError,
     CapacityExceededError,
 )
+from adaptive_rate_limiter.observability import subscribe
 
 QUOTA = {"unit": "requests", "limit": 600, "window": 60}  # ten a second
 
@@ -163,3 +164,21 @@ def test_a_server_that_takes_no_writes_counts_as_away(server, backends, setting)
         limiter.acquire("m")
     with pytest.raises(BackendOperationError):
         backends(server).renew("b", Renewal("a", 1))
+
+
+def test_an_outage_and_its_end_are_told(server, backends, monkeypatch):
+    heard = []
+    unsubscribe = subscribe(heard.append)
+    try:
+        limiter = Limiter(backends(server), quotas=QUOTA)
+        calls(limiter, 1)
+        reached = Reached(limiter, monkeypatch)
+        server.stop()
+        calls(limiter, 2, timeout=20)
+        server.start()
+        assert reached.back.wait(10)
+        calls(limiter, 1)
+    finally:
+        unsubscribe()
+    told = [(event.name, event.fields["on_outage"]) for event in heard if event.name.startswith("outage")]
+    assert told == [("outage", "degrade"), ("outage_over", "degrade")]

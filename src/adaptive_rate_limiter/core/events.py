@@ -21,6 +21,8 @@ SENTENCES = {
     "paused": "nothing is sent for {seconds} s: {reason}",
     "resumed": "calls go again, {seconds} s after nothing was sent: {reason}",
     "waiting": "{waiting} calls wait for {limit}; the last goes in {seconds} s",
+    "outage": "the backend cannot be reached; {on_outage} is in force, and {workers} processes were last seen",
+    "outage_over": "the backend is reached again, after {seconds} s of {on_outage}",
 }
 
 

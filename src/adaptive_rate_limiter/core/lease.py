@@ -339,6 +339,7 @@ class Lease:
         self.number = 0
         self.pending: Renewal | None = None  # sent, and not answered
         self.outage = False
+        self.outage_at = now
         self.failures = 0
         self.workers = 1
         self.hungry = False  # others wait
@@ -457,7 +458,7 @@ class Lease:
         self.expires_at = sent_at + grant.expires_in * (1 - SPARE)
         self.retry_at = now + max(SOONEST, grant.retry_in) if grant.retry_in else now
         self.workers, self.hungry = max(1, grant.workers), grant.hungry
-        self._end_outage()
+        self._end_outage(now)
         gauges = {gauge.key: gauge for gauge in self.gauges()}
         for granted in grant.limits:
             gauge = gauges.pop(granted.key, None) or self._learned(granted, now)
@@ -491,7 +492,8 @@ class Lease:
         self.retry_at = now + delay
         self._open_gate()
         if not self.outage:
-            self.outage = True
+            self.outage, self.outage_at = True, now
+            bucket.tally.events.add("outage", "", now, on_outage=self.on_outage, workers=float(self.workers))
             for gauge in self.gauges():
                 share = gauge.limit / self.workers
                 gauge.fallback = BucketLevel(share, gauge.window, now)
@@ -503,10 +505,12 @@ class Lease:
             self.ledger.gauges.remove(self.gate)
             self.gate = None
 
-    def _end_outage(self) -> None:
+    def _end_outage(self, now: float) -> None:
         self._open_gate()
         if self.outage:
             self.outage = False
+            lasted = now - self.outage_at
+            self.bucket.tally.events.add("outage_over", "", now, on_outage=self.on_outage, seconds=lasted)
             for gauge in self.gauges():
                 gauge.fallback = None
 

@@ -26,6 +26,8 @@ LEVELS = dict.fromkeys(SENTENCES, logging.DEBUG) | {
     "limit_changed": logging.INFO,
     "limit_contradicted": logging.INFO,
     "waiting": logging.INFO,
+    "outage": logging.INFO,  # the backend itself warns, once for all of its buckets
+    "outage_over": logging.INFO,
 }
 NOT_CURED_BY_TIME = frozenset({"quota_exhausted", "request_too_large", "not_entitled"})
 
