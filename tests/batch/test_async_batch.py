@@ -142,3 +142,21 @@ async def test_more_are_under_way_until_the_line_is_long_enough(clock):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_what_an_earlier_time_gives_up_is_run_by_the_next(limiter):
+    hold = asyncio.Event()
+
+    async def ask(item):
+        if item:
+            await hold.wait()
+        return item
+
+    batch = limiter.amap(ask, range(3))
+    left = batch.as_completed()
+    await anext(left)
+    running = asyncio.ensure_future(batch.run())
+    await asyncio.sleep(0)
+    await left.aclose()
+    hold.set()
+    assert (await running).results() == [0, 1, 2]
