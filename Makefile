@@ -51,7 +51,8 @@ dist: $(INSTALLED)
 	cd dist && venv/bin/python ../tests/smoke.py
 
 fuzz: $(INSTALLED)
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/providers/test_provider_fuzz.py --timeout=0 --durations=0
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/providers/test_provider_fuzz.py \
+		tests/redis/test_redis_differential.py --timeout=0 --durations=0
 
 # A response of a real provider, as a cassette: make record PROVIDER=groq [CASE=stream] [MODEL=...] [BASE_URL=...]
 record: $(INSTALLED)

@@ -12,7 +12,7 @@ import redis
 from adaptive_rate_limiter.backends.redis.wire import SCRIPT, arguments, decode
 from adaptive_rate_limiter.core.pool import Fact, Pool, Renewal, Use
 
-TRACES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "slow" else 150
+TRACES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 150
 
 amounts = st.one_of(st.integers(0, 40).map(float), st.floats(0, 200, allow_nan=False))
 units = st.fixed_dictionaries({}, optional={"requests": amounts, "tokens": amounts})
