@@ -49,7 +49,7 @@ def snippets(document):
     found, rows = [], []
     told = blocks(document)
     for (head, text), (following, output) in zip(told, [*told[1:], ("", "")], strict=True):
-        language, *place = head.split()
+        language, *place = head.split() or [""]
         if language == "python" and place:
             rows.append(Row(*place, text))
         elif language == "python":
