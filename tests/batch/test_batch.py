@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter, Outcome
-from adaptive_rate_limiter.batch import FIRST
+from adaptive_rate_limiter.work import FIRST
 
 
 @pytest.fixture
