@@ -361,7 +361,8 @@ class Lease:
         key = self._key(gauge)
         for other in self.gauges():
             if other.key == key:
-                other.shape = gauge
+                other.shape, other.source = gauge, gauge.source
+                other.models, other.active = gauge.models, gauge.active
                 return None
         made = LeaseGauge(key, gauge, self)
         made.spent = self.ledger.unanswered.get(gauge.unit, 0.0)  # sent, and not in what the header told

@@ -1,0 +1,259 @@
+"""One worker's side of a shared bucket, without threads or waiting: the pool is asked whenever it is due."""
+
+import math
+
+import pytest
+
+from adaptive_rate_limiter.core.bucket import Bucket
+from adaptive_rate_limiter.core.charging import Usage
+from adaptive_rate_limiter.core.lease import Lease, Terms
+from adaptive_rate_limiter.core.pool import LEASE, LIVES, Pool
+from adaptive_rate_limiter.core.queue import Call
+from adaptive_rate_limiter.core.quota import Quota
+from adaptive_rate_limiter.exceptions import CapacityExceededError
+from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
+
+
+class World:
+    """A pool, its time, and the workers on it."""
+
+    def __init__(self):
+        self.pool, self.now, self.workers = Pool(), 1000.0, []
+
+    def worker(self, *quotas, **terms):
+        worker = Worker(self, f"w{len(self.workers)}", quotas, terms)
+        self.workers.append(worker)
+        return worker
+
+
+class Worker:
+    def __init__(self, world, name, quotas, terms):
+        self.world, self.reachable, self.renewals = world, True, 0
+        self.bucket = Bucket("b", quotas, world.now)
+        self.lease = Lease(self.bucket, Terms(name, **terms), world.now)
+
+    def call(self, requests=1.0, **costs):
+        """A call that was put in line, and went if the pool would have it."""
+        call = Call({"requests": requests, **costs}, since=self.world.now)
+        self.bucket.submit(call, self.world.now)
+        self.settle_down()
+        return call
+
+    def settle_down(self):
+        for _ in range(20):
+            now = self.world.now
+            if self.lease.due_at(now) > now:
+                break
+            renewal = self.lease.prepare(now)
+            self.renewals += 1
+            if self.reachable:
+                self.lease.apply(self.bucket, self.world.pool.renew(renewal, now), now, now)
+            else:
+                self.lease.fail(self.bucket, 0.5, now)
+            self.bucket.dispatch(now)
+        self.bucket.dispatch(self.world.now)
+
+    def told(self, call, remaining, limit=100.0, reset_after=None, refusal=None):
+        quotas = (QuotaReading("requests", limit, remaining, reset_after),) if limit else ()
+        self.bucket.observe(call, RateLimitInfo(quotas=quotas, refusal=refusal), self.world.now)
+        self.settle_down()
+
+    def left(self):
+        return self.lease.gauges()[0].available(self.world.now)
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+MINUTE = Quota("requests", 60.0)
+
+
+def test_nobody_goes_before_the_pool_was_asked(world):
+    worker = world.worker()
+    call = Call({"requests": 1.0}, since=world.now)
+    worker.bucket.submit(call, world.now)
+    assert call.hold is None
+    worker.settle_down()
+    assert call.hold is not None
+
+
+def test_two_workers_together_keep_a_stated_limit(world):
+    first, second = world.worker(MINUTE), world.worker(MINUTE)
+    went = sum(worker.call().hold is not None for _ in range(50) for worker in (first, second))
+    assert went == 60
+
+
+def test_a_limit_that_headers_tell_one_worker_binds_the_other(world):
+    first, second = world.worker(), world.worker()
+    first.told(first.call(), 99.0, reset_after=0.6)
+    second.call()
+    (gauge,) = second.lease.gauges()
+    assert (gauge.unit, gauge.limit, gauge.source) == ("requests", 100, "shared")
+    went = sum(second.call().hold is not None for _ in range(200))
+    assert 90 <= went <= 99
+
+
+def test_the_use_of_other_workers_is_not_taken_for_that_of_strangers(world):
+    first, second = world.worker(), world.worker()
+    first.told(first.call(), 99.0, reset_after=0.6)
+    for _ in range(40):
+        second.call()
+    before = world.pool.limits[0].available()
+    world.now += 0.01
+    first.told(first.call(), 58.0, reset_after=25.2)
+    assert before - world.pool.limits[0].available() <= 2
+
+
+def test_what_headers_tell_both_workers_is_one_limit(world):
+    first, second = world.worker(), world.worker()
+    first.told(first.call(), 99.0, reset_after=0.6)
+    second.told(second.call(), 98.0, reset_after=1.2)
+    assert len(world.pool.limits) == 1
+    assert [gauge.source for gauge in second.lease.gauges()] == ["told"]
+
+
+def test_a_lower_limit_that_one_worker_is_told_binds_the_other(world):
+    first, second = world.worker(), world.worker()
+    for seen in range(12):
+        world.now += 0.6
+        first.told(first.call(), 99.0, reset_after=0.6 + seen * 1e-9)
+    second.call()
+    for _ in range(12):
+        world.now += 1.2
+        first.told(first.call(), 49.0, limit=50.0, reset_after=1.2)
+    world.now += LEASE
+    second.call()
+    assert second.lease.gauges()[0].limit == 50
+
+
+def test_a_refusal_pauses_every_worker(world):
+    first, second = world.worker(MINUTE), world.worker(MINUTE)
+    second.call()
+    call = first.call()
+    first.told(call, None, limit=None, refusal=Refusal(RefusalKind.RATE_LIMIT, retry_after=20.0))
+    for _ in range(60):  # the next renewal hears of it
+        if second.call().hold is None:
+            break
+    assert world.now + 19 < second.bucket.pause.until <= world.now + 20
+
+
+def test_a_refusal_empties_the_limit_for_every_worker(world):
+    first, second = world.worker(), world.worker()
+    first.told(first.call(), 30.0, reset_after=42.0)
+    second.call()
+    world.now += 0.1
+    call = first.call()
+    first.told(
+        call, None, limit=None, refusal=Refusal(RefusalKind.RATE_LIMIT, retry_after=0.5, unit="requests")
+    )
+    world.now += 0.1
+    first.settle_down()
+    assert world.pool.limits[0].available() < 5
+
+
+def test_what_a_call_did_not_use_comes_back(world):
+    worker = world.worker(MINUTE, Quota("tokens", 1000.0))
+    call = worker.call(tokens=800.0)
+    worker.bucket.settle(call, _usage(100.0), world.now)
+    assert worker.call(tokens=800.0).hold is not None
+
+
+def _usage(tokens):
+    return Usage(input_tokens=tokens, output_tokens=0.0)
+
+
+def test_a_call_that_is_larger_than_the_limit_is_refused(world):
+    worker = world.worker(MINUTE)
+    worker.call()
+    call = Call({"requests": 61.0}, since=world.now, certain=True)
+    with pytest.raises(CapacityExceededError, match="can never pass"):
+        worker.bucket.submit(call, world.now)
+
+
+def test_a_lease_ends_here_before_it_ends_there(world):
+    worker = world.worker(MINUTE)
+    for _ in range(10):
+        worker.call()
+    worker.lease.gauges()[0].paid = 5.0
+    world.now += LIVES * LEASE * 0.95
+    assert worker.left() == 0
+    assert world.pool.workers[0].leased
+
+
+def test_an_unanswered_renewal_is_sent_again_as_it_was(world):
+    worker = world.worker(MINUTE)
+    worker.call()
+    worker.reachable = False
+    world.now += 10
+    worker.call()
+    sent = worker.lease.pending
+    world.now += 1
+    worker.settle_down()
+    assert worker.lease.pending is sent
+    worker.reachable = True
+    world.now += 1
+    worker.settle_down()
+    assert worker.lease.pending is None
+    assert not worker.lease.outage
+
+
+def test_while_the_pool_cannot_be_reached_each_takes_its_part_and_tells_of_it_later(world):
+    first, second = world.worker(MINUTE), world.worker(MINUTE)
+    first.call(), second.call(), first.call()
+    for worker in (first, second):
+        worker.reachable = False
+    world.now += 0.001
+    first.call(), second.call()
+    went = 0
+    for _ in range(300):
+        world.now += 0.1
+        went += sum(worker.call().hold is not None for worker in (first, second))
+        for worker in (first, second):
+            for call in worker.bucket.queue.calls():
+                worker.bucket.withdraw(call, world.now)
+    assert 24 <= went <= 31  # thirty seconds at one a second in all
+    for worker in (first, second):
+        worker.reachable = True
+        world.now += 1
+        worker.settle_down()
+        worker.call()
+    assert world.pool.limits[0].taken >= went
+
+
+def test_open_lets_everything_go(world):
+    worker = world.worker(MINUTE, on_outage="open")
+    worker.reachable = False
+    assert all(worker.call().hold is not None for _ in range(100))
+    assert worker.left() == math.inf
+
+
+def test_a_pool_that_was_lost_is_told_again(world):
+    worker = world.worker()
+    worker.told(worker.call(), 40.0, reset_after=36.0)
+    world.pool = Pool()
+    for _ in range(30):
+        worker.call()
+    world.now += LEASE
+    worker.settle_down()
+    assert [limit.limit for limit in world.pool.limits] == [100]
+
+
+def test_slow_traffic_asks_once_a_call(world):
+    worker = world.worker(MINUTE)
+    for _ in range(20):
+        world.now += 2.0
+        call = worker.call()
+        world.now += 0.5
+        worker.bucket.settle(call, _usage(0.0), world.now)
+        worker.settle_down()
+    assert worker.renewals <= 21
+
+
+def test_steady_traffic_asks_seldom(world):
+    worker = world.worker(Quota("requests", 60_000.0))
+    for _ in range(3000):
+        world.now += 0.01
+        assert worker.call().hold is not None
+    assert worker.renewals <= 3000 * 0.1
