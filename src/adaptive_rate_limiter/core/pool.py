@@ -297,9 +297,10 @@ class Pool:
             missing = due - at_once
             if missing > EPSILON * limit.limit:
                 worker.unmet[limit.key] = min(missing, max(need, rate * LEASE))
-                batch = min(missing, rate * BATCH) if pays else need
-                ready = limit.ready_at(before + batch + limit.guard, now) - now
-                retry = max(retry, batch / rate, ready) if pays else max(retry, ready)
+                batch = min(missing, rate * BATCH)
+                wanted = batch if pays else need
+                ready = limit.ready_at(before + wanted + limit.guard, now) - now
+                retry = max(retry, batch / rate, ready)
         if share > 0:
             self.virtual = max(self.virtual, worker.finish)
             worker.finish = self.virtual + share / worker.weight

@@ -326,9 +326,10 @@ local function serve(w, renewal, now)
     local missing = due - at_once
     if missing > EPSILON * l.limit then
       w.unmet[l.key] = math.min(missing, math.max(need, rate * LEASE))
-      local batch = pays and math.min(missing, rate * BATCH) or need
-      local ready = ready_at(l, before + batch + guard(l), now) - now
-      retry = pays and math.max(retry, batch / rate, ready) or math.max(retry, ready)
+      local batch = math.min(missing, rate * BATCH)
+      local wanted = pays and batch or need
+      local ready = ready_at(l, before + wanted + guard(l), now) - now
+      retry = math.max(retry, batch / rate, ready)
     end
   end
   if share > 0 then
