@@ -229,6 +229,32 @@ def test_open_lets_everything_go(world):
     assert worker.left() == math.inf
 
 
+def test_one_call_goes_when_the_told_reset_has_passed_whatever_the_pool_has(world):
+    """A bucket of 60 a minute that holds one looks, at first, like a window that others have used up."""
+    worker = world.worker()
+    worker.told(worker.call(), 0.0, limit=60.0, reset_after=0.7)
+    waiting = worker.call()
+    assert waiting.hold is None
+    world.now += 1.05
+    worker.settle_down()
+    assert waiting.hold is not None
+    world.now += 0.5
+    assert worker.call().hold is None
+
+
+def test_a_worker_that_is_surer_of_the_same_limit_says_so(world):
+    """Or another, who guessed the window from one header, would change it for both."""
+    first, second = world.worker(), world.worker()
+    remaining = 100.0
+    for _ in range(8):
+        call = first.call()
+        remaining -= 1
+        world.now += 0.001
+        first.told(call, remaining, reset_after=0.6 * (100.0 - remaining) + 0.0001)
+    second.call()
+    assert second.lease.gauges()[0].known.evidence >= 4
+
+
 def test_a_pool_that_was_lost_is_told_again(world):
     worker = world.worker()
     worker.told(worker.call(), 40.0, reset_after=36.0)

@@ -111,6 +111,8 @@ def test_a_refusal_beyond_all_expectation_is_a_stranger():
         ((5000, 4999, 0.012), 60.0),
         ((160000, 159976, 0.009), 60.0),
         ((14400, 14390, 59.9), 86400.0),
+        ((100, 86, 1.34), 10.0),  # remaining was cut: 13.4 were used, and no other window is possible
+        ((100, 98, 0.13), None),  # with little used, many are
         ((100, 50, 17.3), None),  # no window that providers use
         ((100, 100, 0.0), None),
     ],

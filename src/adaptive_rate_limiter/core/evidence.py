@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
 BLUR = 0.2  # share of the limit by which sends that overtake each other may blur a header
+PRECISION = 0.03  # of a reset that fits
+ENOUGH = 10.0  # units: with less used, being cut to a whole number blurs what remains too much
 WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
 
 
@@ -109,13 +111,28 @@ def _may_leave(level: Level, earliest: float, latest: float, now: float) -> bool
 def inferred_window(reading: QuotaReading) -> float | None:
     """The window that a bucket's triple (limit, remaining, reset) betrays, or the one that is told.
 
-    A continuous bucket is full again after used / limit of its window, so the window is
-    reset * limit / used. It counts only where it comes out close to one that providers use.
+    A continuous bucket is full again after used / limit of its window, so the window is reset * limit / used. It
+    counts only where it comes out close to one that providers use; or where so much is used that one alone is possible.
     """
     limit, remaining, reset_after = reading.limit, reading.remaining, reading.reset_after
-    if limit and remaining is not None and reset_after and remaining < limit:
+    if (
+        limit
+        and remaining is not None
+        and reset_after
+        and remaining < limit
+        and reset_after != int(reset_after)
+    ):
         implied = reset_after * limit / (limit - remaining)
         nearest = min(WINDOWS, key=lambda window: abs(math.log(window / implied)))
-        if abs(implied / nearest - 1) < 0.03 and reset_after != int(reset_after):  # noqa: PLR2004 - its precision
+        if abs(implied / nearest - 1) < PRECISION:
             return nearest
+        possible = [window for window in WINDOWS if _betrays(window, limit - remaining, limit, reset_after)]
+        if len(possible) == 1 and limit - remaining >= ENOUGH and reading.window is None:
+            return possible[0]
     return reading.window
+
+
+def _betrays(window: float, used: float, limit: float, reset_after: float) -> bool:
+    """Remaining is cut to a whole number, so up to one unit less was used."""
+    longest = used * window / limit
+    return longest - window / limit - PRECISION * longest <= reset_after <= longest * (1 + PRECISION)

@@ -76,6 +76,9 @@ class Gauge:
             return max(least, self.invitation[1])
         return least
 
+    def catch_up(self, last_sent_at: float, now: float) -> None:
+        """Nothing is in doubt any more: every call that was sent, the last at `last_sent_at`, was answered."""
+
     def take(self, amount: float, now: float) -> None:
         if self.invitation is not None and now >= self.invitation[0]:
             self.invitation = None  # it was for one call

@@ -32,6 +32,7 @@ STEADY = 3.0  # calls in a lease time: with fewer, each asks for itself
 LOW = 0.3  # of a lease: what is left when the next is asked for
 SOONEST = 0.002  # seconds from one renewal to the next at the least
 DOUBTFUL = 0.1  # of a reading: one that speaks for no bucket
+SURER = 2.0  # times the evidence that the pool has: worth telling, though it is for the same
 MARKS = 256  # grants remembered, for headers of requests that were sent after them
 TINY, HUGE = 1e-6, 1e12  # amounts: below is rounding
 LETTERS = {"token_bucket": "b", "fixed_window": "f", "sliding_window": "s"}
@@ -86,8 +87,15 @@ class LeaseGauge(Gauge):
             share = self.fallback.available(now)
             # A whole share pays for any call, and leaves debt.
             left = self.most if share >= self.fallback.burst * (1 - SPARE) else max(0.0, left) + share
+        invitation = self.shape.invitation
+        if invitation is not None and now >= invitation[0]:
+            left = max(left, invitation[1])
         self.left = left
         return left
+
+    def catch_up(self, last_sent_at: float, now: float) -> None:
+        """What the provider promised to this worker holds for one call of it, whatever the pool has."""
+        self.shape.catch_up(last_sent_at, now)
 
     def take(self, amount: float, now: float) -> None:
         self.shape.take(amount, now)
@@ -134,7 +142,8 @@ class LeaseGauge(Gauge):
         ready = max(now, lease.retry_at) + lease.round_trip
         if self.known is not None and missing > self.there and self.algorithm == "token_bucket":
             ready = max(ready, lease.answered_at + (missing - self.there) / self.rate)
-        return ready
+        invitation = self.shape.invitation
+        return ready if invitation is None or amount > invitation[1] else max(now, min(ready, invitation[0]))
 
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:
         """The provider says that nothing is left: so it is for all."""
@@ -172,8 +181,11 @@ class LeaseGauge(Gauge):
         if known is not None and not evidence:
             return None
         differs = known is None or (
-            (known.limit, known.window, known.algorithms) != (shape.limit, shape.window, self.letters())
-            and evidence >= known.evidence
+            evidence >= known.evidence
+            and (
+                (known.limit, known.window, known.algorithms) != (shape.limit, shape.window, self.letters())
+                or evidence >= SURER * known.evidence
+            )
         )
         if not differs and self.reading is None:
             return None

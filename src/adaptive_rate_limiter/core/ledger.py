@@ -215,7 +215,7 @@ class Ledger:
             if amount:
                 left = gauge.available(now)
                 if left < amount - EPSILON * amount:
-                    if isinstance(gauge, ToldGauge) and self.unanswered.get(gauge.unit, 0.0) <= EPSILON:
+                    if self.unanswered.get(gauge.unit, 0.0) <= EPSILON:
                         gauge.catch_up(self.recent[-1].at if self.recent else now, now)
                         left = gauge.available(now)
                     wanted = min(amount, gauge.capacity - gauge.floor(now))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from adaptive_rate_limiter.core.quota import TOKENS
 from adaptive_rate_limiter.report import Forecast, duration
 from adaptive_rate_limiter.views.ticker import Ticker
+from adaptive_rate_limiter.views.watch import in_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +122,7 @@ def progress_of(
     Raises ImportError if it is wanted, and tqdm is not installed.
     """
     if wanted is None:
-        wanted = (sys.stderr.isatty() or "ipykernel" in sys.modules) and find_spec("tqdm") is not None
+        wanted = (sys.stderr.isatty() or in_notebook()) and find_spec("tqdm") is not None
     if not wanted:
         return None
     try:
