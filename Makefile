@@ -9,9 +9,9 @@ INSTALLED := $(VENV)/.installed
 $(INSTALLED): pyproject.toml integrations/langchain/pyproject.toml integrations/llama-index/pyproject.toml requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
-	@# They ask for openai<3, tenacity<9.2 and python-dateutil<3, and work with newer ones.
+	@# They ask for openai<3, tenacity<9.2, python-dateutil<3 and vcrpy<9, and work with newer ones.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
-		llama-index-llms-openai llama-index-llms-openai-like google-genai botocore
+		llama-index-llms-openai llama-index-llms-openai-like google-genai botocore langchain-tests
 	touch $@
 
 demo: $(INSTALLED)
