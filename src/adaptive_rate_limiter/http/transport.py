@@ -14,9 +14,19 @@ from adaptive_rate_limiter.limiter import Limiter
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    import httpx
+    import httpx2
     from typing_extensions import Self
 
     from adaptive_rate_limiter.reservation import Reservation
+
+    class _Base(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]  # each has its own Request
+        """What a type checker has to know: it is one for either library, of which one may not be installed."""
+
+    class _AsyncBase(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]  # as above
+        pass
+else:
+    _Base = _AsyncBase = object
 
 __all__ = ["AdaptiveTransport", "AsyncAdaptiveTransport"]
 
@@ -55,7 +65,7 @@ class _Transport:
         return not exchange.is_call(request) or exchange.reservation_for(request) is not None
 
 
-class AdaptiveTransport(_Transport):
+class AdaptiveTransport(_Transport, _Base):
     """For `httpx.Client(transport=AdaptiveTransport())` and `httpx2.Client`, and any SDK built on them.
 
     Model and size are read from the request, limits from the response's headers, usage from its body or the
@@ -104,7 +114,7 @@ class AdaptiveTransport(_Transport):
         self.close()
 
 
-class AsyncAdaptiveTransport(_Transport):
+class AsyncAdaptiveTransport(_Transport, _AsyncBase):
     """`AdaptiveTransport` for `httpx.AsyncClient` and `httpx2.AsyncClient`."""
 
     _inner_name = "AsyncHTTPTransport"
