@@ -16,7 +16,7 @@ import pytest
 
 import adaptive_rate_limiter
 
-SAMPLES = [path for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("test_")]
+SAMPLES = sorted((Path(__file__).parent / "typing").glob("*.py"))
 INTEGRATIONS = ("langchain_adaptive_rate_limiter", "llama_index.llms.adaptive_rate_limiter")
 OF_THE_COMMAND = "adaptive_rate_limiter.cli"
 PLAIN = [f"adaptive_rate_limiter.{name}" for name in ("exceptions", "protocols", "types")]
