@@ -163,3 +163,18 @@ def test_a_window_that_is_told_without_figures_needs_two_readings():
     for seen in (60.0, 10.0):
         ledger.read((QuotaReading("requests", 100, None, None, 10.0),), ledger.reserve(ONE, 1.0), 1.1)
         assert ledger.gauges[0].window == seen
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_reset_that_has_passed_invites_nobody_once_others_were_sent(seed):
+    """One call in a batch of embeddings was refused, a minute after the bucket was last full (found in a benchmark)."""
+    limits = {"requests": limit_of("bucket", 10_000), "tokens": limit_of("bucket", 80_000)}
+    outcome = run(
+        Provider(limits),
+        [{"requests": 1.0, "tokens": 10_000.0}] * 20,
+        latency=lambda rng: rng.uniform(0.2, 0.6),
+        arrivals=lambda index: 0.3 if index else 0.0,
+        seed=seed,
+    )
+    assert outcome.refused == 0
+    assert outcome.seconds <= 1.03 * 90.0

@@ -80,8 +80,7 @@ class Gauge:
         """Nothing is in doubt any more: every call that was sent, the last at `last_sent_at`, was answered."""
 
     def take(self, amount: float, now: float) -> None:
-        if self.invitation is not None and now >= self.invitation[0]:
-            self.invitation = None  # it was for one call
+        self.invitation = None  # it was for one call, and for what was left before
         for level in self.models:
             level.take(amount, now)
 
