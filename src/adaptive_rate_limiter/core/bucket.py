@@ -320,17 +320,22 @@ class Bucket:
         for reading in info.quotas:
             if reading.unit == CONCURRENT_REQUESTS and reading.limit:
                 self.concurrency.told(reading.limit)
+        refusal = info.refusal
+        if refusal is not None and refusal.kind is RefusalKind.RATE_LIMIT:
+            # Before what is left is read: a header that tells it does not count what was refused.
+            self._give_back(call, now, counts=self.charging.counts_refusals)
         if info.quotas:
             before = len(self.ledger.gauges)
             if self.ledger.read(info.quotas, hold, now):
                 self.unread_until = now + UNREAD
             else:
                 self.tally.compare(self.ledger.told, now)
+                self.account.follow(self.ledger.gauges, now)
             if before == 0 and self.ledger.gauges and not self.discovery.found:
                 self.untold = False  # headers tell: nothing is left to discover
-        if info.refusal is not None:
+        if refusal is not None:
             paused_until = self.pause.until
-            self._refused(call, info.refusal, now)
+            self._refused(call, refusal, now)
             if self.pause.until > paused_until:
                 self.tally.pause(self.pause.until, self.pause.reason, now)
         else:
@@ -354,7 +359,6 @@ class Bucket:
         kind, in_flight = refusal.kind, self.concurrency.in_flight
         self.tally.refuse(refusal, now)
         if kind is RefusalKind.RATE_LIMIT:
-            self._give_back(call, now, counts=self.charging.counts_refusals)
             self._learn_refusal(call, refusal, now)
             return
         if call.trial is not None:

@@ -174,7 +174,7 @@ class Ledger:
         return self._end(hold, HoldState.UNKNOWN)
 
     def _give_back(self, hold: Hold, state: HoldState, now: float, keep: tuple[str, ...]) -> bool:
-        if not self._end(hold, state):
+        if not self._end(hold, state, keep):
             return False
         for gauge in self.gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
@@ -182,24 +182,25 @@ class Ledger:
                 gauge.repay(amount, now, hold.counted_at, counted=gauge in hold.told)
         return True
 
-    def _end(self, hold: Hold, state: HoldState) -> bool:
+    def _end(self, hold: Hold, state: HoldState, counted: tuple[str, ...] | None = None) -> bool:
         if hold.state is not HoldState.RESERVED:
             return False
         hold.state = state
         if hold.on_the_way:
             self._arrive(hold, hold.sent_at)
-        self._answer(hold)
+        self._answer(hold, counted)
         return True
 
-    def _answer(self, hold: Hold) -> None:
-        """Whatever the provider counts for `hold`, it has counted by now."""
+    def _answer(self, hold: Hold, counted: tuple[str, ...] | None = None) -> None:
+        """Whatever the provider counts for `hold`, all units or those that are `counted`, it has counted by now."""
         if hold.answered:
             return
         hold.answered = True
         for unit, amount in hold.cost.items():
             self.unanswered[unit] -= amount
         for gauge in self.told:
-            gauge.answered(hold.cost.get(gauge.unit, 0.0), hold.seq)
+            if counted is None or gauge.unit in counted:
+                gauge.answered(hold.cost.get(gauge.unit, 0.0), hold.seq)
 
     # What can be paid
 
