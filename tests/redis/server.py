@@ -6,6 +6,8 @@ import importlib.util
 import shutil
 import socket
 import subprocess
+import threading
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,9 @@ def free_port() -> int:
 class Server:
     """Running within `with`; `start` and `stop` as often as wanted, always on the same port."""
 
+    READY = "eady to accept connections"
+    binary = staticmethod(binary)
+
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.options = options
@@ -41,28 +46,26 @@ class Server:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def command(self) -> list[str]:
+        bound = ["--port", str(self.port), "--bind", "127.0.0.1"]
+        return [self.binary(), *bound, "--save", "", "--appendonly", "no", *self.options]
+
     def start(self) -> None:
         """Returns when it accepts connections."""
-        command = [
-            binary(),
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]
         self.process = subprocess.Popen(
-            [*command, *self.options], cwd=self.folder, stdout=subprocess.PIPE, text=True, errors="replace"
+            self.command(), cwd=self.folder, stdout=subprocess.PIPE, text=True, errors="replace"
         )
         assert self.process.stdout is not None
         said = []
         for line in self.process.stdout:
             said.append(line)
-            if "eady to accept connections" in line:
+            if self.READY in line:
+                self.drain = threading.Thread(target=deque, args=(self.process.stdout, 0), daemon=True)
+                self.drain.start()  # a full pipe would stop the server
                 return
+        self.process.wait()
+        self.process.stdout.close()
+        self.process = None
         raise RuntimeError("the server did not start:\n" + "".join(said))
 
     def stop(self) -> None:
@@ -70,6 +73,7 @@ class Server:
             self.process.kill()
             self.process.wait()
             assert self.process.stdout is not None
+            self.drain.join()
             self.process.stdout.close()
             self.process = None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from adaptive_rate_limiter.backends.leased import LeasedBucket
 from adaptive_rate_limiter.backends.renewer import Renewer
 from adaptive_rate_limiter.core.lease import OnOutage, Terms
-from adaptive_rate_limiter.exceptions import ConfigurationError
+from adaptive_rate_limiter.exceptions import ConfigurationError, RateLimiterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,8 +59,11 @@ class BaseBackend(ABC):
         pool cannot be reached, BackendOperationError if it fails.
         """
 
-    def renew_many(self, renewals: Sequence[tuple[str, Renewal]]) -> list[Grant]:
-        """The same for several buckets, in one round trip where that can be; all, or it raises."""
+    def renew_many(self, renewals: Sequence[tuple[str, Renewal]]) -> Sequence[Grant | RateLimiterError]:
+        """The same for several buckets, in one round trip where that can be.
+
+        What it raises is of all of them; an error in the place of a grant is of that bucket alone.
+        """
         return [self.renew(bucket_id, renewal) for bucket_id, renewal in renewals]
 
     def close(self) -> None:

@@ -14,8 +14,11 @@ from weakref import finalize, ref
 from adaptive_rate_limiter.exceptions import RateLimiterError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from adaptive_rate_limiter.backends.base import BaseBackend
     from adaptive_rate_limiter.backends.leased import LeasedBucket
+    from adaptive_rate_limiter.core.pool import Grant
 
 __all__ = ["Renewer"]
 
@@ -33,7 +36,7 @@ class Renewer:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process = 0
-        self.failures = 0
+        self.failing: set[str] = set()  # ids of buckets
         self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
         finalize(self, self._kicked.put, None)
 
@@ -62,33 +65,51 @@ class Renewer:
                 self._thread.start()
 
     def renew(self, buckets: list[LeasedBucket]) -> None:
+        """Those that were reached the last time go first: a server that hangs does not hold up the others."""
+        reached = [bucket for bucket in buckets if not bucket.lease.failures]
+        for batch in (reached, [bucket for bucket in buckets if bucket.lease.failures]):
+            if batch:
+                self._renew(batch)
+
+    def _renew(self, buckets: list[LeasedBucket]) -> None:
         backend = self._backend()
         if backend is None:
             return
         clock = buckets[0].clock
         sent_at = clock.now()
+        answers: Sequence[Grant | RateLimiterError | Exception]
         try:
-            grants = backend.renew_many([(bucket.bucket_id, bucket.prepare()) for bucket in buckets])
+            answers = backend.renew_many([(bucket.bucket_id, bucket.prepare()) for bucket in buckets])
         except RateLimiterError as error:
-            self._fail(buckets, error)
+            answers = [error] * len(buckets)
         except Exception as error:
             logger.exception("the backend failed in a way that it should not")
-            self._fail(buckets, error)
-        else:
-            if self.failures:
-                self.failures = 0
-                logger.warning("the backend is reached again")
-            for bucket, grant in zip(buckets, grants, strict=True):
-                bucket.granted(grant, sent_at)
+            answers = [error] * len(buckets)
+        self._tell(buckets, answers)
+        failures = 1 + max(bucket.lease.failures for bucket in buckets)
+        delay = min(MOST, FIRST * 2 ** min(failures - 1, 10)) * (0.5 + self._random.random())
+        for bucket, answer in zip(buckets, answers, strict=True):
+            if isinstance(answer, Exception):
+                bucket.failed(delay)
+            else:
+                bucket.granted(answer, sent_at)
 
-    def _fail(self, buckets: list[LeasedBucket], error: Exception) -> None:
-        self.failures += 1
-        if self.failures == 1:
-            on_outage = self.backend.on_outage
-            logger.warning('the backend cannot be reached; on_outage="%s" is in force: %s', on_outage, error)
-        delay = min(MOST, FIRST * 2 ** min(self.failures - 1, 10)) * (0.5 + self._random.random())
-        for bucket in buckets:
-            bucket.failed(delay)
+    def _tell(self, buckets: list[LeasedBucket], answers: Sequence[Grant | Exception]) -> None:
+        """Log when the first bucket cannot be renewed, and when the last one can be again."""
+        before = bool(self.failing)
+        for bucket, answer in zip(buckets, answers, strict=True):
+            if not isinstance(answer, Exception):
+                self.failing.discard(bucket.bucket_id)
+            elif not self.failing:
+                self.failing.add(bucket.bucket_id)
+                on_outage = self.backend.on_outage
+                logger.warning(
+                    'the backend cannot be reached; on_outage="%s" is in force: %s', on_outage, answer
+                )
+            else:
+                self.failing.add(bucket.bucket_id)
+        if before and not self.failing:
+            logger.warning("the backend is reached again")
 
     def close(self, buckets: list[LeasedBucket]) -> None:
         """End the thread; what is leased goes back, if the pools can be reached."""
@@ -98,12 +119,14 @@ class Renewer:
         self._kicked.put(None)
         if thread is not threading.current_thread():
             thread.join()
-        if not self.failures:
+        reached = [bucket for bucket in buckets if bucket.bucket_id not in self.failing]
+        if reached:
             with suppress(RateLimiterError):
-                sent_at = buckets[0].clock.now() if buckets else 0.0
-                grants = self.backend.renew_many([(bucket.bucket_id, bucket.give_up()) for bucket in buckets])
-                for bucket, grant in zip(buckets, grants, strict=True):
-                    bucket.granted(grant, sent_at)
+                sent_at = reached[0].clock.now()
+                grants = self.backend.renew_many([(bucket.bucket_id, bucket.give_up()) for bucket in reached])
+                for bucket, grant in zip(reached, grants, strict=True):
+                    if not isinstance(grant, RateLimiterError):
+                        bucket.granted(grant, sent_at)
 
     def after_fork_in_child(self) -> None:
         """Threads and what they hold exist only in the parent."""
