@@ -330,6 +330,7 @@ class Bucket:
                 self.unread_until = now + UNREAD
             else:
                 self.tally.compare(self.ledger.told, now)
+                self.account.follow(self.ledger.gauges, now)
             if before == 0 and self.ledger.gauges and not self.discovery.found:
                 self.untold = False  # headers tell: nothing is left to discover
         if refusal is not None:
