@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.core.lease import LeasedLedger
+
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.account import AccountReport
     from adaptive_rate_limiter.core.bucket import Bucket
@@ -36,7 +38,8 @@ class BucketSnapshot:
     """One bucket. `paused_for` and `eta` (of the last call in line) are seconds.
 
     `most_in_flight`: calls that may be in flight now; inf where nothing bounds them. `host` and `credential` (a
-    short keyed hash) are None until a request was seen. `tally`: what was counted since the bucket was made.
+    short keyed hash) are None until a request was seen. `tally`: what was counted since the bucket was made. `on_outage`:
+    what is done while the backend that processes share is out of reach, None where there is none; `outage`: it is.
     """
 
     bucket_id: str
@@ -53,6 +56,8 @@ class BucketSnapshot:
     host: str | None = None
     credential: str | None = None
     most_in_flight: float = math.inf
+    on_outage: str | None = None
+    outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
         limits.append(LimitSnapshot("requests", inferred, 60.0, math.nan, "unknown", "inferred"))
     host, credential = bucket.origin or (None, None)
     in_flight = bucket.concurrency.in_flight
+    lease = bucket.ledger.lease if isinstance(bucket.ledger, LeasedLedger) else None
     return BucketSnapshot(
         bucket_id=bucket.bucket_id,
         waiting=bucket.queue.count,
@@ -112,6 +118,8 @@ def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
         host=host,
         credential=credential or None,
         most_in_flight=bucket.concurrency.window,
+        on_outage=lease.on_outage if lease is not None else None,
+        outage=lease is not None and lease.outage,
     )
 
 

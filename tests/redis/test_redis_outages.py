@@ -4,8 +4,10 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import pytest
+from prometheus_client import CollectorRegistry
 from tests.redis.server import Server
 
 import redis
@@ -17,7 +19,7 @@ from adaptive_rate_limiter.exceptions import (
     BackendOperationError,
     CapacityExceededError,
 )
-from adaptive_rate_limiter.observability import subscribe
+from adaptive_rate_limiter.observability import export_metrics, subscribe
 
 QUOTA = {"unit": "requests", "limit": 600, "window": 60}  # ten a second
 
@@ -164,6 +166,29 @@ def test_a_server_that_takes_no_writes_counts_as_away(server, backends, setting)
         limiter.acquire("m")
     with pytest.raises(BackendOperationError):
         backends(server).renew("b", Renewal("a", 1))
+
+
+@pytest.mark.parametrize("on_outage", ["degrade", "open", "closed"])
+def test_a_gauge_says_which_way_is_in_force(server, backends, monkeypatch, on_outage):
+    registry = CollectorRegistry()
+    limiter = Limiter(backends(server, on_outage=on_outage), quotas=QUOTA)
+    export_metrics(limiter, registry=registry)
+    labels = {"bucket": "default/m", "model": "m", "on_outage": on_outage}
+
+    def gauge():
+        return registry.get_sample_value("adaptive_rate_limiter_backend_outage", labels)
+
+    calls(limiter, 1)
+    assert gauge() == 0
+    reached = Reached(limiter, monkeypatch)
+    server.stop()
+    with suppress(BackendConnectionError):
+        calls(limiter, 2, timeout=20)
+    assert reached.outage.wait(10)
+    assert gauge() == 1
+    server.start()
+    assert reached.back.wait(10)
+    assert gauge() == 0
 
 
 def test_an_outage_and_its_end_are_told(server, backends, monkeypatch):

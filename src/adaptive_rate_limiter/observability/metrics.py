@@ -88,6 +88,11 @@ GAUGES = (
     Metric("limit_window_seconds", "Window of a limit.", LIMIT),
     Metric("limit_remaining_units", "What is believed to be left of a limit; below 0 is debt.", LIMIT),
     Metric("limit_level_ratio", "What is left of a limit, as a part of the most that can be.", LIMIT),
+    Metric(
+        "backend_outage",
+        "1 while the backend that processes share is out of reach, and on_outage in force.",
+        ("on_outage",),
+    ),
     Metric("bucket_info", "Where a bucket belongs.", ("namespace", "host", "credential")),
 )
 
@@ -168,6 +173,10 @@ def gauged(group: Sequence[BucketSnapshot], words: Words, *, named: bool) -> dic
         ("line_eta_seconds", ()): max(bucket.eta for bucket in group),
         ("pause_remaining_seconds", ()): max(bucket.paused_for for bucket in group),
     }
+    for bucket in group:
+        if bucket.on_outage is not None:
+            key = ("backend_outage", (bucket.on_outage,))
+            found[key] = max(found.get(key, 0.0), float(bucket.outage))
     if most_in_flight < math.inf:
         found["calls_in_flight_max", ()] = most_in_flight
     if named:
