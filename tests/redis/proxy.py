@@ -24,6 +24,10 @@ class Proxy:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._ready = threading.Event()
 
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
     def cut(self) -> None:
         """Connections end, and new ones end at once."""
         self.is_cut = True
@@ -73,7 +77,7 @@ class Proxy:
             writer.transport.abort()
             return
         self._links.add(writer)
-        with suppress(OSError):
+        with suppress(OSError, asyncio.CancelledError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
             self._links.add(far_writer)
             await asyncio.wait(

@@ -4,10 +4,12 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.redis.proxy import Proxy
 from tests.redis.server import Server
 
 import redis
@@ -166,6 +168,104 @@ def test_a_server_that_takes_no_writes_counts_as_away(server, backends, setting)
         limiter.acquire("m")
     with pytest.raises(BackendOperationError):
         backends(server).renew("b", Renewal("a", 1))
+
+
+def test_a_full_server_is_away_until_there_is_room(server, backends, monkeypatch):
+    with redis.Redis(port=server.port) as client:
+        limiter = Limiter(backends(server, on_outage="closed"), quotas=QUOTA)
+        calls(limiter, 1)
+        reached = Reached(limiter, monkeypatch)
+        client.config_set("maxmemory-policy", "noeviction")
+        client.set("of-others", b"x" * 1_000_000)
+        client.config_set("maxmemory", client.info("memory")["used_memory"] - 500_000)
+        with pytest.raises(BackendConnectionError):
+            calls(limiter, 1000, timeout=10)
+        assert reached.outage.is_set()
+        client.delete("of-others")
+        assert reached.back.wait(10)
+        calls(limiter, 3, timeout=10)
+
+
+def test_a_replica_counts_as_away_until_it_is_promoted(server, backends, monkeypatch, tmp_path):
+    (tmp_path / "replica").mkdir()
+    with (
+        Server(tmp_path / "replica", "--replicaof", "127.0.0.1", str(server.port)) as replica,
+        redis.Redis(port=replica.port) as client,
+    ):
+        limiter = Limiter(backends(replica, on_outage="closed"), quotas=QUOTA)
+        with pytest.raises(BackendConnectionError):
+            limiter.acquire("m")
+        reached = Reached(limiter, monkeypatch)
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        assert reached.back.wait(10)
+        calls(limiter, 3, timeout=10)
+
+
+def test_eight_workers_are_served_under_a_limit_of_ten_connections(tmp_path, backends):
+    """Each has one connection, whatever its threads, buckets and calls."""
+    heard = []
+    unsubscribe = subscribe(lambda event: heard.append(event.name))
+    quota = {"unit": "requests", "limit": 100_000, "window": 60}
+    with Server(tmp_path, "--maxclients", "10") as server:
+        limiters = [Limiter(backends(server), quotas=quota) for _ in range(8)]
+
+        def work(limiter):
+            for model in ["m", "n", "o"] * 20:
+                limiter.acquire(model, timeout=20).settle()
+
+        with ThreadPoolExecutor(24) as pool:
+            for done in [pool.submit(work, limiter) for limiter in limiters * 3]:
+                done.result()
+        with redis.Redis(port=server.port) as client:
+            connected = client.info("clients")["connected_clients"]
+        for limiter in limiters:
+            limiter._backend.close()
+    unsubscribe()
+    assert connected == 8 + 1
+    assert "outage" not in heard
+
+
+def test_who_finds_no_connection_left_goes_on_at_its_part(tmp_path, backends, monkeypatch):
+    with Server(tmp_path, "--maxclients", "2") as server:
+        limiters = [Limiter(backends(server), quotas=QUOTA) for _ in range(3)]
+        for limiter in limiters:
+            calls(limiter, 2, timeout=10)
+        assert [limiter.snapshot().buckets[0].outage for limiter in limiters] == [False, False, True]
+        reached = Reached(limiters[2], monkeypatch)
+        limiters[0]._backend.close()
+        assert reached.back.wait(10)
+        limiters[1]._backend.close()
+        limiters[2]._backend.close()
+
+
+def test_over_a_slow_link_most_calls_wait_for_no_round_trip(server, backends):
+    """0.2 s there and back, as across an ocean, and fifty calls a second."""
+    with Proxy(server.port) as link:
+        limiter = Limiter(backends(link), quotas={**QUOTA, "limit": 60_000})
+        link.delay = 0.1
+        waited = []
+        for _ in range(100):
+            time.sleep(0.02)
+            started = time.monotonic()
+            limiter.acquire("m", timeout=20).settle()
+            waited.append(time.monotonic() - started)
+        assert not limiter.snapshot().buckets[0].outage
+        assert sum(seconds > 0.1 for seconds in waited) < 50
+        link.delay = 0.0
+        limiter._backend.close()
+
+
+def test_a_link_on_which_nothing_comes_through_is_an_outage_and_heals(server, backends, monkeypatch):
+    with Proxy(server.port) as link:
+        limiter = Limiter(backends(link, timeout=0.2), quotas=QUOTA)
+        calls(limiter, 1)
+        reached = Reached(limiter, monkeypatch)
+        link.silence()
+        calls(limiter, 3, timeout=20)
+        assert reached.outage.wait(10)
+        link.heal()
+        assert reached.back.wait(10)
+        limiter._backend.close()
 
 
 @pytest.mark.parametrize("on_outage", ["degrade", "open", "closed"])
