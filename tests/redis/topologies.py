@@ -162,7 +162,7 @@ class SentinelSetup:
         name = self.SERVICE
         self.config.write_text(
             f"sentinel monitor {name} 127.0.0.1 {self.first.port} 1\n"
-            f"sentinel down-after-milliseconds {name} 500\n"
+            f"sentinel down-after-milliseconds {name} 300\n"
             f"sentinel failover-timeout {name} 3000\n"
         )
         self.stack.enter_context(self.sentinel)
