@@ -22,11 +22,12 @@ UNKNOWN = "unknown"  # LlamaIndex's own word for a model that does not say its n
 
 def describe_llm(llm: Any, prompt: list[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` are the keyword arguments of the call, which go before the fields of the LLM."""
-    prompt += [options[name] for name in EXTRAS if options.get(name)]
+    if options:
+        prompt += [options[name] for name in EXTRAS if options.get(name)]
     return {
         "model": _name(options.get("model")) or model_of(llm),
         "prompt": prompt,
-        "max_tokens": _bound(options, _field(llm, "additional_kwargs"), llm.__dict__),
+        "max_tokens": _bound(options, llm.__dict__.get("additional_kwargs"), llm.__dict__),
         "route": _route(llm),
         "estimated": True,
     }
@@ -58,9 +59,9 @@ def describe_texts(embed_model: Any, tokens: float) -> dict[str, Any]:
 
 def model_of(component: Any) -> str:
     """The name under which the provider limits an LLM or an embedding model; else the name of its class."""
+    fields = component.__dict__  # pydantic takes microseconds to say that there is no such field
     for name in MODEL_NAMES:
-        found = _name(_field(component, name))
-        if found and found != UNKNOWN:
+        if name in fields and (found := _name(fields[name])) and found != UNKNOWN:
             return found
     found = getattr(getattr(component, "metadata", None), "model_name", None)
     return found if found and found != UNKNOWN else str(component.class_name())
@@ -107,26 +108,27 @@ def _blocks_prompt(blocks: Iterable[Any], prompt: list[Any]) -> bool:
 def _bound(*places: Mapping[str, Any] | None) -> int | None:
     """The most tokens that the answer may have, from the first place that tells it."""
     for place in places:
+        if not place:
+            continue
         for name in OUTPUT_BOUNDS:
-            bound = place.get(name) if place else None
-            if isinstance(bound, int) and not isinstance(bound, bool) and bound >= 0:
-                return bound
+            if name in place:
+                bound = place[name]
+                if isinstance(bound, int) and not isinstance(bound, bool) and bound >= 0:
+                    return bound
     return None
 
 
 def _route(component: Any) -> tuple[Any, ...]:
     """Two keys or two hosts of one model are two routes. The key's hash is Python's own, and stays in memory."""
-    bases = (str(base) for name in BASES if (base := _field(component, name)))
-    key = _field(component, "api_key")
+    fields = component.__dict__
+    bases = [str(fields[name]) for name in BASES if fields.get(name)]
+    key = fields.get("api_key")
     return (component.class_name(), *bases, hash(key) if isinstance(key, str) else None)
 
 
-def _field(component: Any, name: str) -> Any:
-    """A field's value without the cost of asking pydantic for one that is missing."""
-    return component.__dict__.get(name)
-
-
 def _name(value: Any) -> str | None:
+    if type(value) is str:
+        return value or None
     if isinstance(value, Enum):
         value = value.value
     return str(value) if value else None

@@ -136,6 +136,16 @@ class AdaptiveEmbedding(BaseEmbedding):
         return max(1.0, guess_tokens(text, self.model_name))
 
 
+# LlamaIndex makes a span of each of these. The public methods and the wrapped model have theirs: a third, between
+# them, tells nothing, and takes as long as the limiter.
+for _name in (
+    "_get_query_embedding", "_aget_query_embedding", "_get_text_embedding", "_aget_text_embedding",
+    "_get_text_embeddings", "_aget_text_embeddings",
+):  # fmt: skip
+    _method = getattr(AdaptiveEmbedding, _name)
+    setattr(AdaptiveEmbedding, _name, getattr(_method, "__wrapped__", _method))
+
+
 class _Batches:
     """Texts in order, in batches that fit under what is known of the limit when each of them is sent."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from llama_index.core.rate_limiter import BaseRateLimiter
@@ -50,19 +51,25 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
         announcement = announced.get()
         if self._is_part():
             return
-        self._admitted(announcement, await self.limiter.aacquire(**_size(announcement, num_tokens)))
+        reservation = await self.limiter.aacquire(**_size(announcement, num_tokens))
+        self._admitted(announcement, reservation, asyncio.current_task())
 
     def _is_part(self) -> bool:
         """Of a call that is admitted and has sent nothing yet: `complete` of many LLMs is their `chat`."""
         outer = current_reservation.get()
         return outer is not None and not outer.closed and not outer.sends and self._spans.part_of(outer)
 
-    def _admitted(self, announcement: Announcement | None, reservation: Reservation) -> None:
+    def _admitted(
+        self,
+        announcement: Announcement | None,
+        reservation: Reservation,
+        task: asyncio.Task[Any] | None = None,
+    ) -> None:
         tell_wait(reservation)
         if announcement is None or announcement.span_id is None:  # nobody will say how it ended
             reservation.lapse()
         else:
-            self._spans.keep(announcement.span_id, reservation)
+            self._spans.keep(announcement.span_id, reservation, task)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.limiter, self._http is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -19,38 +20,44 @@ from llama_index.core.instrumentation.events.llm import (
 )
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 from llama_index_instrumentation import get_dispatcher
-from pydantic import PrivateAttr
 
 from llama_index.llms.adaptive_rate_limiter.announcement import LLMCall
 from llama_index.llms.adaptive_rate_limiter.responses import settle_answer, settle_vectors
 from llama_index.llms.adaptive_rate_limiter.spans import Spans
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llama_index.core.instrumentation.events import BaseEvent
+
+# Both handlers see every span and event of the process. To ask a pydantic class for its instances, or a pydantic
+# object for a private attribute, takes a microsecond or more: types are asked once, and there is one `spans`.
+TYPES = 1024  # of instances and events that are remembered
+
+spans = Spans()
+
+
+@lru_cache(maxsize=TYPES)
+def _calls_a_model(kind: type) -> bool:
+    return issubclass(kind, (BaseLLM, BaseEmbedding))
 
 
 class SpanObserver(BaseSpanHandler[Any]):
-    _spans: Spans = PrivateAttr()
-
-    def __init__(self, spans: Spans) -> None:
-        super().__init__()
-        self._spans = spans
-
     @classmethod
     def class_name(cls) -> str:
         return "AdaptiveSpanObserver"
 
     def span_enter(self, id_: str, bound_args: Any, instance: Any = None, *_: Any, **__: Any) -> None:
-        if isinstance(instance, (BaseLLM, BaseEmbedding)):
-            self._spans.enter(id_, instance, bound_args.arguments)
+        if _calls_a_model(type(instance)):
+            spans.enter(id_, instance, bound_args.arguments)
 
     def span_exit(self, id_: str, *_: Any, instance: Any = None, result: Any = None, **__: Any) -> None:
-        if isinstance(instance, (BaseLLM, BaseEmbedding)):
-            self._spans.leave(id_, result)
+        if _calls_a_model(type(instance)):
+            spans.leave(id_, result)
 
     def span_drop(self, id_: str, *_: Any, instance: Any = None, err: Any = None, **__: Any) -> None:
-        if isinstance(instance, (BaseLLM, BaseEmbedding)):
-            self._spans.leave(id_, error=err or RuntimeError())
+        if _calls_a_model(type(instance)):
+            spans.leave(id_, error=err or RuntimeError())
 
     def new_span(self, *_: Any, **__: Any) -> None:
         """None: it keeps no spans of its own."""
@@ -63,33 +70,53 @@ class SpanObserver(BaseSpanHandler[Any]):
 
 
 class EventObserver(BaseEventHandler):
-    _spans: Spans = PrivateAttr()
-
-    def __init__(self, spans: Spans) -> None:
-        super().__init__()
-        self._spans = spans
-
     @classmethod
     def class_name(cls) -> str:
         return "AdaptiveEventObserver"
 
     def handle(self, event: BaseEvent, **_: Any) -> None:
-        if isinstance(event, (LLMChatInProgressEvent, LLMCompletionInProgressEvent)):
-            self._spans.read(event.span_id)
-        elif isinstance(event, (LLMChatStartEvent, LLMCompletionStartEvent)):
-            LLMCall(self._spans.instance(event.span_id), event)
-        elif isinstance(event, (LLMChatEndEvent, LLMCompletionEndEvent)):
-            for reservation in self._spans.release(event.span_id):
-                settle_answer(reservation, event.response)
-        elif isinstance(event, EmbeddingEndEvent):
-            for reservation in self._spans.release(event.span_id):
-                settle_vectors(reservation)
-        elif isinstance(event, ExceptionEvent):
-            self._spans.fail(event.span_id, event.exception)
+        react = _reaction_to(type(event))
+        if react is not None:
+            react(event)
 
 
-spans = Spans()
-_handlers = (EventObserver(spans), SpanObserver(spans))
+def _started(event: Any) -> None:
+    LLMCall(spans.instance(event.span_id), event)
+
+
+def _read(event: Any) -> None:
+    spans.read(event.span_id)
+
+
+def _answered(event: Any) -> None:
+    for reservation in spans.release(event.span_id):
+        settle_answer(reservation, event.response)
+
+
+def _embedded(event: Any) -> None:
+    for reservation in spans.release(event.span_id):
+        settle_vectors(reservation)
+
+
+def _failed(event: Any) -> None:
+    spans.fail(event.span_id, event.exception)
+
+
+REACTIONS: tuple[tuple[tuple[type, ...], Callable[[Any], None]], ...] = (
+    ((LLMChatInProgressEvent, LLMCompletionInProgressEvent), _read),
+    ((LLMChatStartEvent, LLMCompletionStartEvent), _started),
+    ((LLMChatEndEvent, LLMCompletionEndEvent), _answered),
+    ((EmbeddingEndEvent,), _embedded),
+    ((ExceptionEvent,), _failed),
+)
+
+
+@lru_cache(maxsize=TYPES)
+def _reaction_to(kind: type) -> Callable[[Any], None] | None:
+    return next((react for kinds, react in REACTIONS if issubclass(kind, kinds)), None)
+
+
+_handlers = (EventObserver(), SpanObserver())
 
 
 def observe_calls() -> Spans:

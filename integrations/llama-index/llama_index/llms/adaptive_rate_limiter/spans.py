@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Generator
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -15,6 +15,8 @@ from llama_index.llms.adaptive_rate_limiter.announcement import TextBatches, ann
 from llama_index.llms.adaptive_rate_limiter.responses import add_note, learn_refusal, settle_vectors
 
 if TYPE_CHECKING:
+    import asyncio
+
     from adaptive_rate_limiter import Reservation
 
 
@@ -34,6 +36,19 @@ class Admitted:
     @property
     def unsent(self) -> bool:
         return not self.reservation.closed and not self.reservation.sends
+
+
+TYPES = 1024  # of models and of what their methods return, that are remembered
+
+
+@lru_cache(maxsize=TYPES)
+def _embeds(kind: type) -> bool:
+    return issubclass(kind, BaseEmbedding)
+
+
+@lru_cache(maxsize=TYPES)
+def _is_stream(kind: type) -> bool:
+    return issubclass(kind, (Generator, AsyncGenerator))
 
 
 class Open(NamedTuple):
@@ -65,8 +80,7 @@ class Spans:
 
     def enter(self, span_id: str, instance: Any, arguments: dict[str, Any]) -> None:
         self._open[span_id] = Open(instance, self._step_aside())
-        method = span_id.partition(".")[2]
-        if isinstance(instance, BaseEmbedding) and not method.startswith("_"):
+        if _embeds(type(instance)) and not span_id.partition(".")[2].startswith("_"):
             texts = texts_in(arguments)
             if texts:
                 TextBatches(span_id, instance, texts)
@@ -78,7 +92,7 @@ class Spans:
             announcement.withdraw()
         if error is not None:
             self.fail(span_id, error)
-        elif isinstance(result, (Generator, AsyncGenerator)):
+        elif _is_stream(type(result)):
             for admitted in self._admitted.get(span_id, ()):
                 admitted.gone = weakref.ref(result, lambda _: self._lost(span_id))
         opened = self._open.pop(span_id, None)
@@ -99,7 +113,8 @@ class Spans:
         current_reservation.set(None)
         return current
 
-    def keep(self, span_id: str, reservation: Reservation) -> None:
+    def keep(self, span_id: str, reservation: Reservation, task: asyncio.Task[Any] | None = None) -> None:
+        """It was admitted for the span, by `task` if that was asynchronous."""
         opened = self._open.get(span_id)
         before = attached.get() if opened is None or opened.aside is None else opened.aside
         while before is not None and not before.unsent:
@@ -108,8 +123,9 @@ class Spans:
         self._admitted.setdefault(span_id, []).append(admitted)
         attached.set(admitted)
         reservation.attach()
-        if opened is not None and isinstance(opened.instance, BaseEmbedding):
-            self._watch_task(admitted)
+        if task is not None and opened is not None and _embeds(type(opened.instance)):
+            admitted.task = task  # of several that run at once: the end of one is told only by its task
+            task.add_done_callback(lambda task: self._task_done(admitted, task))
 
     def release(self, span_id: str | None) -> list[Reservation]:
         """What was reserved for the span; from now on, that is the caller's to end."""
@@ -134,15 +150,6 @@ class Spans:
             admitted.reservation.abandon()
 
     # Batches that are embedded at once
-
-    def _watch_task(self, admitted: Admitted) -> None:
-        """The end of one of them is told only by its task."""
-        try:
-            admitted.task = asyncio.current_task()
-        except RuntimeError:  # no event loop in this thread
-            return
-        if admitted.task is not None:
-            admitted.task.add_done_callback(lambda task: self._task_done(admitted, task))
 
     def _task_done(self, admitted: Admitted, task: asyncio.Task[Any]) -> None:
         batches = self._admitted.get(admitted.span_id, [])
