@@ -11,6 +11,7 @@ from tests.redis.topologies import RedisCluster, until
 import redis
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.backends import RedisBackend
+from adaptive_rate_limiter.backends.redis.status import pools
 from adaptive_rate_limiter.backends.redis.wire import key_of
 from adaptive_rate_limiter.core.pool import Fact, Renewal
 from adaptive_rate_limiter.exceptions import BackendConnectionError, BackendOperationError
@@ -130,6 +131,14 @@ def test_no_call_is_lost_and_no_outage_told_while_slots_move_under_traffic(clust
     grant = other.renew(bucket.bucket_id, Renewal("x", 1))
     other.close()
     assert grant.limits[0].left == pytest.approx(100_000 - len(admitted) - 1, abs=1)
+
+
+def test_status_shows_the_pools_of_all_nodes(cluster, backend):
+    for number, node in enumerate(cluster.primaries):
+        backend.renew(bucket_of(cluster, backend, node, f"status{number}"), Renewal("w", 1, facts=(HUNDRED,)))
+    with redis.Redis(port=cluster.primaries[2].port) as client:
+        names = {pool["bucket"][:7] for pool in pools(client) if backend.namespace in pool["key"]}
+    assert names == {"status0", "status1", "status2"}
 
 
 def test_a_node_that_is_away_fails_its_own_buckets_alone(tmp_path):

@@ -1,6 +1,8 @@
 """`adaptive-rate-limiter status`."""
 
 import json
+import sys
+import time
 
 import pytest
 from tests.redis.server import Server, free_port
@@ -36,6 +38,40 @@ def test_status_as_a_table(server, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "default/gpt-4o" in said
     assert "100 requests" in said.replace("\n", " ")
+
+
+def test_the_table_is_live(server, capsys, monkeypatch):
+    backend = RedisBackend(server.url)
+    limiter = Limiter(backend, quotas={"requests": 100})
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        limiter.acquire("second-model").settle()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["status", "--redis", server.url, "--every", "3"]) == 0
+    assert looks == [3, 3]
+    assert "second-model" in capsys.readouterr().out
+    backend.close()
+
+
+def test_refusals_of_all_processes_are_shown(server, capsys):
+    for number in range(2):
+        backend = RedisBackend(server.url)
+        limiter = Limiter(backend, quotas={"requests": 100})
+        reservation = limiter.acquire("gpt-4o")
+        reservation.observe(429, {"retry-after": f"0.0{number + 1}"})
+        reservation.settle()
+        limiter.acquire("gpt-4o", timeout=10).settle()
+        backend.close()
+    assert cli.main(["status", "--redis", server.url, "--json"]) == 0
+    (pool,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert pool["refused"] == 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-COLUMNS = ("bucket", "limit", "left", "on lease", "waited for", "workers", "pause")
+COLUMNS = ("bucket", "limit", "left", "on lease", "waited for", "workers", "refused", "pause")
 
 
 def add(commands: Any) -> None:
@@ -82,8 +82,9 @@ def _table(found: Iterator[dict[str, Any]]) -> Table:
     for pool in sorted(found, key=lambda pool: str(pool["bucket"])):
         workers = f"{pool['workers']}" + (f", {pool['hungry']} waiting" if pool["hungry"] else "")
         pause = f"{pool['pause']:.0f} s: {pool['reason']}" if pool["pause"] else ""
+        rest = (workers, f"{pool['refused']:,}", escape(pause))
         for limit in pool["limits"] or [None]:
-            table.add_row(escape(pool["bucket"]), *map(escape, _figures(limit)), workers, escape(pause))
+            table.add_row(escape(pool["bucket"]), *map(escape, _figures(limit)), *rest)
     return table
 
 

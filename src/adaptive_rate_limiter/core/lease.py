@@ -362,6 +362,7 @@ class Lease:
         self.asked_for_line = False
         self.round_trip = SOONEST
         self.pause_told = -math.inf
+        self.refusals_told = 0
 
     def gauges(self) -> list[LeaseGauge]:
         return [gauge for gauge in self.ledger.gauges if isinstance(gauge, LeaseGauge)]
@@ -453,9 +454,10 @@ class Lease:
         self.asked_at = now
         self.pause_told = max(self.pause_told, bucket.pause.until)
         pause = max(0.0, bucket.pause.until - now)
+        refused, self.refusals_told = bucket.tally.refused - self.refusals_told, bucket.tally.refused
         self.pending = Renewal(
             self.worker, self.number, need, due, want, uses, facts, self.weight, min(pause, HUGE),
-            bucket.pause.reason if pause else "",
+            bucket.pause.reason if pause else "", refused,
         )  # fmt: skip
         return self.pending
 

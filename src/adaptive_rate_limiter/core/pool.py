@@ -64,7 +64,8 @@ class Renewal:
 
     `number` counts the worker's renewals, and fences: a renewal with the number of the last one is answered
     again and changes nothing. `need` is what the next call takes, granted whole or not at all; `due` what all
-    that wait will take, and spend at once; `want` what else would be of use.
+    that wait will take, and spend at once; `want` what else would be of use. `refused`: the provider's refusals
+    since the last renewal, for reports.
     """
 
     worker: str
@@ -77,6 +78,7 @@ class Renewal:
     weight: float = 1.0
     pause: float = 0.0
     reason: str = ""
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ class Pool:
         self.virtual = 0.0
         self.pause_until = 0.0
         self.reason = ""
+        self.refused = 0
 
     def renew(self, renewal: Renewal, now: float) -> Grant:
         """Take what a worker reports, and grant it what it may have."""
@@ -159,6 +162,7 @@ class Pool:
         if renewal.number > worker.number:
             worker.number = renewal.number
             worker.weight = renewal.weight
+            self.refused += renewal.refused
             self._find(renewal, now)
             self._report(worker, renewal, now)
             worker.renewed = now

@@ -385,6 +385,7 @@ for _, l in ipairs(pool.limits) do advance(l, now, total("leased", l.key)) end
 local w = worker_of(renewal)
 if renewal.number > w.number then
   w.number, w.weight = renewal.number, renewal.weight
+  pool.refused = (pool.refused or 0) + (renewal.refused or 0)
   find_new(renewal, now)
   report(w, renewal, now)
   w.renewed = now

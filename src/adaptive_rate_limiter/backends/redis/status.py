@@ -27,9 +27,33 @@ return {cjson.encode(pool), tostring(time[1]), tostring(time[2])}
 
 
 def pools(client: Any) -> Iterator[dict[str, Any]]:
-    """Each pool on the server of `client`, a `redis.Redis`: its limits, workers and pause, as JSON would have them."""
+    """Each pool on the server of `client`, a `redis.Redis`, or on all nodes of its cluster.
+
+    Its limits, workers, pause and refusals, as JSON would have them.
+    """
+    import redis  # noqa: PLC0415 - an extra
+
+    try:
+        told = client.execute_command("CLUSTER", "SLOTS")
+    except redis.ResponseError:  # no cluster, or no right to know
+        yield from _pools_of(client, redis)
+        return
+    own = client.connection_pool.connection_kwargs
+    primaries = {(_str(node[0] or own.get("host", "localhost")), int(node[1])) for _, _, node, *_ in told}
+    for host, port in sorted(primaries):
+        settings = own | {"host": host, "port": port}
+        kind = client.connection_pool.connection_class
+        with redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **settings)) as node:
+            yield from _pools_of(node, redis)
+            node.connection_pool.disconnect()
+
+
+def _pools_of(client: Any, redis: Any) -> Iterator[dict[str, Any]]:
     for key in client.scan_iter(match=PREFIX + "*", count=1000):
-        found = client.eval(READ, 1, key)
+        try:
+            found = client.eval(READ, 1, key)
+        except redis.exceptions.AskError:  # it has just moved to another node
+            continue
         if found is not None:
             text, seconds, micros = found
             yield _shown(_str(key), json.loads(text), int(seconds) + int(micros) / 1e6)
@@ -51,7 +75,7 @@ def _shown(key: str, pool: dict[str, Any], now: float) -> dict[str, Any]:
     return {
         "bucket": pool["name"], "key": key, "limits": limits, "workers": len(workers),
         "hungry": sum(bool(worker["unmet"]) for worker in workers), "pause": pause,
-        "reason": pool["reason"] if pause else "",
+        "reason": pool["reason"] if pause else "", "refused": pool.get("refused", 0),
     }  # fmt: skip
 
 
