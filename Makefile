@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Dozens of tests start an interpreter: what was compiled once is kept.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test check compat bench notebooks dist fuzz record format clean
 

@@ -9,6 +9,11 @@ import os
 
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop(
+        "COVERAGE_PROCESS_CONFIG", None
+    )  # what tests start is not traced: it would take twice as long
+
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=1000, deadline=None)
 settings.register_profile("fuzz", max_examples=4000, deadline=None, print_blob=True)

@@ -1,7 +1,6 @@
 """Transports: a client that uses one is limited with no other change."""
 
 import asyncio
-import gc
 import gzip
 import json
 import threading
@@ -12,6 +11,7 @@ import httpx
 import httpx2
 import openai
 import pytest
+from tests.garbage import collect
 
 from adaptive_rate_limiter import CapacityExceededError, Limiter
 from adaptive_rate_limiter.http import AdaptiveTransport, AsyncAdaptiveTransport, observe_http
@@ -156,7 +156,7 @@ def test_a_response_that_is_dropped_ends_the_call(library, script, limiter):
     response = transport.handle_request(library.Request("POST", script.url, json=CALL))
     inner = response.stream._stream
     del response
-    gc.collect()
+    collect()
     limiter.acquire("other").cancel()
     bucket = next(b for b in limiter.snapshot().buckets if "other" not in b.bucket_id)
     _wait_for(

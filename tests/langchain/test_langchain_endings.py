@@ -1,11 +1,11 @@
 """However a call ends, its hold ends with it."""
 
 import asyncio
-import gc
 
 import pytest
+from tests.garbage import collect
 
-from adaptive_rate_limiter import CapacityExceededError
+from adaptive_rate_limiter import CapacityExceededError, Quota
 from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
@@ -33,7 +33,7 @@ def test_an_exception_in_the_readers_loop_ends_the_hold(lab, client, limiter, le
 
     with pytest.raises(BoomError):
         read()
-    gc.collect()
+    collect()
     assert left()["requests"] == 999
 
 
@@ -107,7 +107,7 @@ def test_a_stream_that_nobody_reads_on_leaves_no_hold(lab, client, limiter, buck
     emulator = lab.provider(**PLENTY)
     llm = lab.chat(emulator, client, limiter)
     next(llm.stream("hello"))  # dropped at once
-    gc.collect()
+    collect()
     assert bucket_of().in_flight == 0
 
 
@@ -126,7 +126,12 @@ def test_a_call_that_may_not_wait_is_refused_and_forgotten(lab, client):
 
 def test_a_stream_without_usage_is_charged_by_its_text(lab, client, bucket_of, limiter):
     emulator = lab.provider(output_tokens=400, headers=False, charge="usage", **PLENTY)
-    llm = lab.chat(emulator, client, limiter := AdaptiveLimiter(quotas={"tokens": 100_000}), max_tokens=None)
+    llm = lab.chat(
+        emulator,
+        client,
+        limiter := AdaptiveLimiter(quotas=[Quota("tokens", 100_000, 86_400.0)]),
+        max_tokens=None,
+    )
     message = None
     for chunk in llm.stream("hello " * 40, stream_usage=False):
         message = chunk if message is None else message + chunk

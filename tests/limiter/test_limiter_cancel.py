@@ -1,9 +1,9 @@
 """A caller may give up at any point: no hold is left behind, and those who wait go on."""
 
 import asyncio
-import gc
 
 import pytest
+from tests.garbage import collect
 
 from adaptive_rate_limiter import CapacityExceededError, Limiter
 from adaptive_rate_limiter.testing import FakeClock
@@ -158,7 +158,7 @@ def test_a_collected_coroutine_leaves_the_line(limiter, bucket):
         coroutine.send(None)  # it stands in line
         assert bucket().waiting == 1
         del coroutine
-        gc.collect()
+        collect()
         assert (bucket().waiting, bucket().in_flight) == (0, 0)
 
     asyncio.run(main())

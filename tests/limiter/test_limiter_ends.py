@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.garbage import collect
 
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.reservation import current_reservation
@@ -133,7 +134,7 @@ async def test_async_generator_closed_in_another_context(limiter, bucket):
 
 def test_a_reservation_that_is_dropped_lapses(limiter, bucket, tokens, clock):
     limiter.acquire("m", tokens=1000)
-    gc.collect()
+    collect()
     clock.advance(0)
     assert (tokens(), bucket().in_flight) == (5000, 0)
 
@@ -144,7 +145,7 @@ async def test_those_who_wait_go_on_when_a_dropped_reservation_lapses(clock, tur
     task = asyncio.ensure_future(limiter.aacquire("m"))
     await turn()
     del dropped
-    gc.collect()
+    collect()
     clock.advance(0)
     await turn()
     assert task.done()
@@ -162,7 +163,7 @@ def test_the_collector_may_end_reservations_within_a_step(limiter, bucket, clock
         """A cost whose reading runs the collector: as if it came in the middle of a step."""
 
         def items(self):
-            gc.collect()
+            collect()
             return super().items()
 
     generator = stream()

@@ -1,7 +1,6 @@
 """Agents, engines and extractors take an AdaptiveLLM as it is, and finish under a limit that refuses half their calls."""
 
 import asyncio
-import gc
 
 import openai
 import pytest
@@ -11,6 +10,7 @@ from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.extractors import SummaryExtractor, TitleExtractor
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import TextNode
+from tests.garbage import collect
 
 from adaptive_rate_limiter.testing import ToolCall
 from llama_index.llms.adaptive_rate_limiter import AdaptiveLimiter, AdaptiveLLM
@@ -82,7 +82,7 @@ async def test_a_function_agent_finishes_without_a_refusal(streaming, provider, 
 
 
 async def test_the_same_agents_without_it_are_refused(provider, lab, async_client):
-    emulator = provider(**TIGHT)
+    emulator = provider(**TIGHT | {"window": 60.0})
     llm = lab.llm(emulator, async_client, max_tokens=200)
     answers = await asyncio.gather(*(_answer(llm) for _ in range(3)), return_exceptions=True)
     assert any("429" in str(answer) for answer in answers if isinstance(answer, Exception))
@@ -145,7 +145,7 @@ async def test_an_agent_that_is_cancelled_leaves_nothing(when, provider, lab, as
     for handler in handlers:
         await handler.cancel_run()
     await asyncio.gather(*handlers, return_exceptions=True)
-    gc.collect()
+    collect()
     await _until(
         lambda: all((bucket.in_flight, bucket.waiting) == (0, 0) for bucket in limiter.snapshot().buckets)
     )

@@ -1,7 +1,6 @@
 """However a call ends, its hold ends with it."""
 
 import asyncio
-import gc
 
 import httpx
 import openai
@@ -11,8 +10,9 @@ from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.llms import MockLLM
 from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.llms.openai import OpenAI
+from tests.garbage import collect
 
-from adaptive_rate_limiter import CapacityExceededError, Limiter
+from adaptive_rate_limiter import CapacityExceededError, Limiter, Quota
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter, AdaptiveLLM
 from llama_index.llms.adaptive_rate_limiter.announcement import announced
 from llama_index.llms.adaptive_rate_limiter.observer import spans
@@ -60,7 +60,7 @@ def test_break_ends_the_hold(lab, client, limited, left):
     emulator = lab.provider(**PLENTY)
     for _ in limited(emulator, client).stream_complete("hello"):
         break
-    gc.collect()
+    collect()
     assert left()["requests"] == 999
 
 
@@ -73,7 +73,7 @@ def test_an_exception_in_the_readers_loop_ends_the_hold(lab, client, limited, le
 
     with pytest.raises(BoomError):
         read()
-    gc.collect()
+    collect()
     assert left()["requests"] == 999
 
 
@@ -83,7 +83,7 @@ async def test_a_stream_that_is_never_read_leaves_no_hold(lab, async_client, lim
     stream = await llm.astream_chat(_said())
     del stream
     llm.stream_chat(_said())
-    gc.collect()
+    collect()
     await _until(lambda: all(bucket.in_flight == 0 for bucket in limiter.snapshot().buckets))
     assert emulator.stats().requests == 0
 
@@ -150,7 +150,7 @@ async def test_a_task_cancelled_between_two_chunks_leaves_no_hold(lab, async_cli
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    gc.collect()
+    collect()
     await _until(lambda: bucket_of().in_flight == 0)
 
 
@@ -184,7 +184,7 @@ def test_a_call_that_may_not_wait_is_refused_with_the_time(lab, client, limited)
 
 def test_a_stream_without_usage_is_charged_by_its_text(lab, client, limited):
     emulator = lab.provider(output_tokens=400, headers=False, charge="usage", **PLENTY)
-    limiter = Limiter(quotas={"tokens": 100_000})
+    limiter = Limiter(quotas=[Quota("tokens", 100_000, 86_400.0)])
     list(limited(emulator, client, limiter, max_tokens=None).stream_chat(_said("hello " * 40)))
     (bucket,) = limiter.snapshot().buckets
     (tokens,) = [limit for limit in bucket.limits if limit.source == "stated"]

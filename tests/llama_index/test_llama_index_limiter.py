@@ -1,7 +1,6 @@
 """AdaptiveLimiter as `rate_limiter=`: each call is announced by LlamaIndex's events, and settled by them."""
 
 import asyncio
-import gc
 import pickle
 import threading
 
@@ -16,6 +15,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import BaseModel
+from tests.garbage import collect
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
 from adaptive_rate_limiter.core.estimate import Estimator
@@ -321,7 +321,7 @@ def test_pickled_into_another_process_it_has_the_same_settings():
     sent = pickle.dumps(AdaptiveLimiter(limiter))
     gone = id(limiter)
     del limiter
-    gc.collect()
+    collect()
     again = pickle.loads(sent).limiter
     assert (again.namespace, again.max_wait, again.max_pause) == ("team", 60.0, 5.0)
     with again.acquire("m") as reservation:

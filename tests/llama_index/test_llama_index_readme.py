@@ -1,10 +1,10 @@
 """Every Python snippet of the integration's README runs as it stands."""
 
-import gc
 import re
 from pathlib import Path
 
 import pytest
+from tests.garbage import collect
 
 README = Path(__file__).parent.parent.parent / "integrations/llama-index/README.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -13,9 +13,10 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8")
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.strip().splitlines()[-1][:40])
 @pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning")  # of LlamaIndex's workflows
 @pytest.mark.filterwarnings("ignore:.*aiosqlite:ResourceWarning")  # of the memory of its agents
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # of the SDKs' clients, which nobody closes
 def test_snippet_runs(snippet, capsys):
     exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
-    gc.collect()
+    collect()
     assert "1 refused" not in capsys.readouterr().out
 
 

@@ -1,7 +1,6 @@
 """What is scraped is what happened: sums add up, counters never go down, labels are bounded."""
 
 import asyncio
-import gc
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +14,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_lates
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from tests.garbage import collect
 from tests.observability.scraped import PREFIX, Scrape
 
 from adaptive_rate_limiter import (
@@ -403,7 +403,7 @@ def test_a_limiter_that_is_no_more_leaves_its_counters(clock, registry, scrape):
     limiter.acquire("m").settle()
     assert scrape().one("calls_admitted_total") == 1
     del limiter
-    gc.collect()
+    collect()
     seen = scrape()
     assert seen.one("calls_admitted_total") == 1
     assert seen.by("calls_waiting", "bucket") == {}

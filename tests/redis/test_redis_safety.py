@@ -94,7 +94,7 @@ def test_a_key_of_another_kind_is_left_alone(redis_server):
         ({"redis_url": "redis://x", "timeout": -1}, "timeout"),
         ({"redis_url": "redis://x", "namespace": 3}, "namespace"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )
 def test_what_cannot_be_used_is_named(given, said):
     with pytest.raises(ConfigurationError, match=said) as raised:

@@ -80,6 +80,7 @@ def test_refusals_of_all_processes_are_shown(server, capsys):
         ("localhost", "--redis must be a URL"),
         (f"redis://127.0.0.1:{free_port()}", "the server cannot be asked"),
     ],
+    ids=["no URL", "no server"],
 )
 def test_status_of_what_cannot_be_asked(url, said, capsys):
     assert cli.main(["status", "--redis", url]) == 2

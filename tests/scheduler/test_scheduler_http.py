@@ -112,9 +112,9 @@ async def test_anthropic(scheduler):
 
 
 async def test_a_refusal_raised_by_an_sdk_is_waited_out(mode, observed):
-    """Two at once, then one each half second. The SDK makes no attempts of its own."""
+    """Two at once, then one each second. The SDK makes no attempts of its own."""
     scheduler = create_scheduler(Client(), mode, observe_http=observed)
-    with ProviderEmulator(requests_per_minute=120, burst=1.0, latency=0.01) as provider:
+    with ProviderEmulator(requests_per_minute=60, burst=2.0, latency=0.01) as provider:
         client = openai.AsyncOpenAI(api_key="none", base_url=provider.base_url, max_retries=0)
         await asyncio.gather(*(client.chat.completions.create(**BODY) for _ in range(2)))  # somebody else's
         async with client, scheduler:
@@ -124,12 +124,12 @@ async def test_a_refusal_raised_by_an_sdk_is_waited_out(mode, observed):
             )
     assert answer.usage
     assert provider.stats().refused == 1
-    assert 0.2 < time.monotonic() - started < 2.0
+    assert 0.2 < time.monotonic() - started < 4.0
 
 
 async def test_a_refused_response_that_is_returned_is_waited_out(mode, observed):
     scheduler = create_scheduler(Client(), mode, observe_http=observed)
-    with ProviderEmulator(requests_per_minute=120, burst=1.0, latency=0.01) as provider:
+    with ProviderEmulator(requests_per_minute=60, burst=2.0, latency=0.01) as provider:
         async with httpx.AsyncClient(base_url=provider.base_url) as http, scheduler:
             for _ in range(2):
                 await http.post("/chat/completions", json=BODY)  # somebody else's

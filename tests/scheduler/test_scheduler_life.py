@@ -1,13 +1,13 @@
 """What a scheduler leaves behind: nothing pending, nobody waiting, nothing in flight."""
 
 import asyncio
-import gc
 import logging
 import threading
 
 import httpx
 import prometheus_client
 import pytest
+from tests.garbage import collect
 
 from adaptive_rate_limiter import RateLimiterError, create_scheduler
 from adaptive_rate_limiter.http import observe
@@ -167,7 +167,7 @@ def test_a_loop_that_ended_without_a_stop(mode, caplog):
         asyncio.run(forget())
         assert not scheduler.is_running()
         assert asyncio.run(life(scheduler)) == [0, 1, 2]
-        gc.collect()
+        collect()
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 

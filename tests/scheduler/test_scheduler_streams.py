@@ -1,10 +1,10 @@
 """Streams of a scheduler hold their slot and their reservation until they end, and not for ever."""
 
 import asyncio
-import gc
 import logging
 
 import pytest
+from tests.garbage import collect
 
 from adaptive_rate_limiter.scheduler import streams as streams_module
 
@@ -41,7 +41,7 @@ async def test_a_stream_that_is_not_read_on_lets_the_next_one_go(make, mode, set
         if end == "close":
             await stream.aclose()
         del stream
-        gc.collect()
+        collect()
         clock.advance(1.0)  # of what is never read, no refusal can come any more
         await turn()
         assert await scheduler.submit_request(request(), Api("next").call()) == "next"
@@ -88,6 +88,6 @@ def test_a_stream_that_outlives_its_loop(make, clock, settled):
 
     asyncio.run(forget())
     kept.clear()
-    gc.collect()
+    collect()
     clock.advance(0)
     assert settled(scheduler)

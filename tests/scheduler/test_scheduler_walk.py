@@ -6,6 +6,7 @@ import gc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.garbage import collect
 
 from adaptive_rate_limiter.scheduler import RateLimiterConfig, create_scheduler
 from adaptive_rate_limiter.testing import FakeClock
@@ -176,7 +177,7 @@ async def walk(mode, most, steps, abort):
         await walk.end()
     await asyncio.gather(*walk.tasks, *walk.readers, return_exceptions=True)
     walk.streams.clear()
-    gc.collect()
+    collect()
     for _ in range(3):
         await asyncio.sleep(0)
     walk.check()
@@ -188,7 +189,7 @@ async def walk(mode, most, steps, abort):
 @pytest.fixture(scope="module", autouse=True)
 def young():
     """What other tests left need not be collected a hundred times."""
-    gc.collect()
+    collect()
     gc.freeze()
     yield
     gc.unfreeze()

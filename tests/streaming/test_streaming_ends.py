@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import gc
 import weakref
 
 import pytest
+from tests.garbage import collect
 
 from adaptive_rate_limiter import Limiter, RateLimitedAsyncIterator, StreamingReservationContext
 from adaptive_rate_limiter.reservation import current_reservation
@@ -154,7 +154,7 @@ async def test_every_end_that_breaks_off(opened, charged, end, first, cost):
     if end is never:
         cost = RESERVED
     del stream
-    gc.collect()
+    collect()
     assert charged() == cost
     assert failures == ["m"]
 
@@ -222,7 +222,7 @@ async def test_an_abandoned_stream_takes_no_lock(opened, limiter, charged):
     (bucket,) = limiter._backend.buckets("")
     await asyncio.to_thread(bucket._lock.acquire)
     del stream
-    gc.collect()
+    collect()
     assert bucket.bucket.concurrency.in_flight == 1
     bucket._lock = type(bucket._lock)()
     assert charged() == 42
@@ -287,7 +287,7 @@ async def test_chunks_are_not_kept(opened):
 
     stream = opened(Stream(Chunk(), Chunk(), Chunk()))
     seen = [weakref.ref(chunk) async for chunk in stream]
-    gc.collect()
+    collect()
     assert [chunk() for chunk in seen] == [None] * 3
 
 

@@ -1,6 +1,5 @@
 """Beginnings and ends: no thread, socket or warning is left; what is wrong is told at once."""
 
-import gc
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import warnings
 
 import httpx
 import pytest
+from tests.garbage import collect
 
 from adaptive_rate_limiter.testing import ProviderEmulator
 from adaptive_rate_limiter.testing.server import PATIENCE, Loopback
@@ -35,7 +35,7 @@ def test_nothing_is_left_after_the_end():
                 body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
                 assert client.post(f"{emulator.base_url}/chat/completions", json=body).is_success
                 port = emulator.port
-        gc.collect()
+        collect()
     assert set(threading.enumerate()) <= threads
     assert [str(warning.message) for warning in told] == []
     with pytest.raises(ConnectionRefusedError):
