@@ -1,13 +1,14 @@
 """When a backend that was away is tried again."""
 
 import logging
+import threading
 from collections import Counter
 
 import pytest
 
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.backends import BaseBackend
-from adaptive_rate_limiter.backends.renewer import FIRST, MOST
+from adaptive_rate_limiter.backends.renewer import FIRST, MOST, Renewer
 from adaptive_rate_limiter.core.pool import Pool
 from adaptive_rate_limiter.exceptions import BackendConnectionError
 from adaptive_rate_limiter.testing import FakeClock
@@ -94,3 +95,29 @@ def test_what_a_backend_must_not_raise_is_logged_and_counts_as_an_outage(clock, 
     backend._renewer.renew([bucket])
     assert bucket.lease.outage
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_renewal_that_is_asked_for_while_the_backend_closes_does_not_stop_it(clock, monkeypatch):
+    backend = Away()
+    bucket = bucket_of(backend, clock)
+    renewer = Renewer(backend)
+    asked, goes_on, renew_many = threading.Event(), threading.Event(), backend.renew_many
+
+    def slowly(renewals):
+        asked.set()
+        assert goes_on.wait(10)
+        return renew_many(renewals)
+
+    monkeypatch.setattr(backend, "renew_many", slowly)
+    renewer.kick(bucket)
+    assert asked.wait(10)
+    closing = threading.Thread(target=renewer.close, args=([],), daemon=True)
+    closing.start()
+    while renewer._running is not None:
+        pass
+    renewer.kick(bucket)
+    goes_on.set()
+    closing.join(10)
+    assert not closing.is_alive()
+    renewer.close([])
+    assert not renewer._running

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 from contextlib import suppress
@@ -32,13 +31,10 @@ class Renewer:
 
     def __init__(self, backend: BaseBackend) -> None:
         self._backend = ref(backend)
-        self._kicked: SimpleQueue[LeasedBucket | None] = SimpleQueue()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._process = 0
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
         self.failing: set[str] = set()  # ids of buckets
         self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
-        finalize(self, self._kicked.put, None)
 
     @property
     def backend(self) -> BaseBackend:
@@ -48,21 +44,10 @@ class Renewer:
 
     def kick(self, bucket: LeasedBucket) -> None:
         """Renew soon. May be called anywhere, and takes no time."""
-        self._kicked.put(bucket)
-        if self._thread is None or self._process != os.getpid():
-            self._start()
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None or self._process != os.getpid():
-                self._process = os.getpid()
-                self._thread = threading.Thread(
-                    target=_run,
-                    args=(ref(self), self._kicked),
-                    name="adaptive-rate-limiter-renewals",
-                    daemon=True,
-                )
-                self._thread.start()
+        with self._lock:
+            if self._running is None:
+                self._running = _Running(self)
+            self._running.kicked.put(bucket)
 
     def renew(self, buckets: list[LeasedBucket]) -> None:
         """Those that were reached the last time go first: a server that hangs does not hold up the others."""
@@ -113,12 +98,13 @@ class Renewer:
 
     def close(self, buckets: list[LeasedBucket]) -> None:
         """End the thread; what is leased goes back, if the pools can be reached."""
-        thread, self._thread = self._thread, None
-        if thread is None or self._process != os.getpid():
+        with self._lock:
+            running, self._running = self._running, None
+        if running is None:
             return
-        self._kicked.put(None)
-        if thread is not threading.current_thread():
-            thread.join()
+        running.kicked.put(None)
+        if running.thread is not threading.current_thread():
+            running.thread.join()
         reached = [bucket for bucket in buckets if bucket.bucket_id not in self.failing]
         if reached:
             with suppress(RateLimiterError):
@@ -130,7 +116,19 @@ class Renewer:
 
     def after_fork_in_child(self) -> None:
         """Threads and what they hold exist only in the parent."""
-        self._kicked, self._starting, self._thread = SimpleQueue(), threading.Lock(), None
+        self._lock, self._running = threading.Lock(), None
+
+
+class _Running:
+    """A thread, and what wakes it: nobody else's, or another's end would be taken for its own."""
+
+    def __init__(self, renewer: Renewer) -> None:
+        self.kicked: SimpleQueue[LeasedBucket | None] = SimpleQueue()
+        self.thread = threading.Thread(
+            target=_run, args=(ref(renewer), self.kicked), name="adaptive-rate-limiter-renewals", daemon=True
+        )
+        finalize(renewer, self.kicked.put, None)
+        self.thread.start()
 
 
 def _run(renewer: ref[Renewer], kicked: SimpleQueue[LeasedBucket | None]) -> None:
