@@ -24,12 +24,13 @@ class Headroom(Gauge):
 
     def __init__(self, told: ToldGauge, part: float, now: float) -> None:
         super().__init__(told.unit, told.limit, told.window, told.models, "headroom")
+        super().follow(())
         self.told = told
         self.part = part
         self.peak = 0.0  # the most that was ever left: a bucket may hold less than the limit that is told
-        self.follow(now)
+        self.look(now)
 
-    def follow(self, now: float) -> None:
+    def look(self, now: float) -> None:
         """A header was read."""
         told = self.told
         self.limit, self.window, self.active = told.limit, told.window, told.active
@@ -53,18 +54,13 @@ class Headroom(Gauge):
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:
         self.told.refused(amount, retry_after, now)
 
-    def take(self, amount: float, now: float) -> None: ...
-    def give(self, amount: float, now: float, taken_at: float) -> None: ...
-    def repay(self, surplus: float, now: float, taken_at: float, *, counted: bool) -> None: ...
-    def delay(self, amount: float, taken_at: float, counted_at: float) -> None: ...
-
 
 def keep_headroom(bucket: Bucket, part: float, now: float) -> None:
     """Keep `part` of each limit that is told; to be called whenever headers were read."""
     ledger = bucket.ledger
     kept = [gauge for gauge in ledger.gauges if type(gauge) is Headroom]
     for gauge in kept:
-        gauge.follow(now)
+        gauge.look(now)
     if len(kept) < len(ledger.told):
         known = {gauge.told for gauge in kept}
         ledger.gauges += [Headroom(told, part, now) for told in ledger.told if told not in known]

@@ -197,7 +197,7 @@ class Reservation:
 
     @property
     def times_matter(self) -> bool:
-        return self.bucket.bucket.times_matter(self.now())
+        return self.bucket.bucket.times_matter(self._limiter.clock.now())
 
     def now(self) -> float:
         return self._limiter.clock.now()

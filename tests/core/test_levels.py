@@ -156,7 +156,7 @@ def test_nothing_is_made_and_nothing_vanishes(kind, moves):
 def test_a_full_bucket_does_not_refill_while_what_was_taken_is_on_its_way():
     level = BucketLevel(60.0, 60.0, 0.0)
     level.take(10.0, 0.0)
-    level.depart(10.0)
+    level.on_the_way += 10.0
     assert level.available(5.0) == 50.0
     level.arrive(4.0, 6.0)
     assert level.available(9.0) == 53.0

@@ -56,9 +56,21 @@ def fit_of_level(level: Level, shot: Shot, change: float) -> float:
     return 0.0
 
 
+def still_a_bucket(gauge: ToldGauge, shot: Shot, change: float) -> bool:
+    """Whether nothing in this header speaks against a bucket, which grew by `change` since the send."""
+    if fit_of_level(gauge.bucket, shot, change):
+        return False
+    reset_after = shot.reading.reset_after
+    return reset_after is None or not _fit_of_bucket(gauge, shot, reset_after, _blur(reset_after))
+
+
+def _blur(reset_after: float) -> float:
+    return (1.0 if reset_after == int(reset_after) else 0.1) + 0.02 * reset_after
+
+
 def fit_of_reset(gauge: ToldGauge, shot: Shot, reset_after: float) -> tuple[float, float, float]:
     """How well bucket, fixed window and sliding window foresaw the reset."""
-    blur = (1.0 if reset_after == int(reset_after) else 0.1) + 0.02 * reset_after
+    blur = _blur(reset_after)
     earliest, latest = shot.sent_at + reset_after - blur, shot.now + reset_after + blur
     sliding = -2.5  # strangers can move it to anywhere
     if _may_leave(gauge.sliding, earliest, latest + 2 * blur, shot.now) or (

@@ -20,7 +20,9 @@ NAMES: dict[type, str] = {
 class Gauge:
     """One limit on one unit. That which a user states counts in the one way that was stated."""
 
-    __slots__ = ("active", "invitation", "left", "limit", "models", "source", "unit", "window")
+    __slots__ = (
+        "active", "buckets", "followed", "invitation", "left", "limit", "models", "source", "unit", "window",
+    )  # fmt: skip
 
     def __init__(
         self, unit: str, limit: float, window: float, models: tuple[Level, ...], source: str = "stated"
@@ -29,8 +31,9 @@ class Gauge:
         self.limit = limit
         self.window = window
         self.source = source
-        self.models = models  # the ways of counting that are followed
-        self.active = models  # those of them that are plausible: a call is admitted only by all of these
+        self.models = models  # the ways of counting
+        self.follow(models)
+        self.active = models  # those that are plausible: a call is admitted only by all of these
         self.left = limit  # when it was last asked
         self.invitation: tuple[float, float] | None = (
             None  # when the provider said to come again, and with how much
@@ -46,6 +49,11 @@ class Gauge:
         else:
             level = BucketLevel(quota.limit, quota.window, now, quota.burst)
         return cls(quota.unit, quota.limit, quota.window, (level,))
+
+    def follow(self, models: tuple[Level, ...]) -> None:
+        """These count from now on what is taken and given back."""
+        self.followed = models
+        self.buckets = tuple(level for level in models if isinstance(level, BucketLevel))
 
     @property
     def rate(self) -> float:
@@ -81,23 +89,21 @@ class Gauge:
 
     def take(self, amount: float, now: float) -> None:
         self.invitation = None  # it was for one call, and for what was left before
-        for level in self.models:
+        for level in self.followed:
             level.take(amount, now)
 
     def depart(self, amount: float) -> None:
         """What was taken just now waits to be sent: until then a bucket that is full does not refill."""
-        for level in self.models:
-            if isinstance(level, BucketLevel):
-                level.depart(amount)
+        for level in self.buckets:
+            level.on_the_way += amount
 
     def arrive(self, amount: float, at: float) -> None:
         """It was sent at `at`, or given up."""
-        for level in self.models:
-            if isinstance(level, BucketLevel):
-                level.arrive(amount, at)
+        for level in self.buckets:
+            level.arrive(amount, at)
 
     def give(self, amount: float, now: float, taken_at: float) -> None:
-        for level in self.models:
+        for level in self.followed:
             level.give(amount, now, taken_at)
 
     def repay(self, surplus: float, now: float, taken_at: float, *, counted: bool) -> None:  # noqa: ARG002 - one shape
@@ -106,7 +112,7 @@ class Gauge:
 
     def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
         """The provider counted at `counted_at` what was taken before: it returns as much later."""
-        for level in self.models:
+        for level in self.followed:
             level.delay(amount, taken_at, counted_at)
 
     def ready_at(self, amount: float, now: float) -> float:

@@ -233,6 +233,7 @@ class LeaseGauge(Gauge):
         for level in shape.models:
             level.resize(grant.limit, grant.window, now)
         shape.limit, shape.window, shape.vote = grant.limit, grant.window, None
+        shape.follow(shape.models)
         shape.scores = [0.0 if letter in grant.algorithms else WORST for letter in "bfs"]
         shape.active = tuple(
             level for letter, level in zip("bfs", shape.models, strict=True) if letter in grant.algorithms
@@ -282,7 +283,7 @@ class LeasedLedger(Ledger):
         self.lease = lease
 
     def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> bool:
-        judged = [(told, told.scores, told.active, told.jumps) for told in self.told]
+        judged = [(told, told.scores, told.active, told.jumps, told.followed) for told in self.told]
         at_ease = super().read(readings, hold, now)
         if any(isinstance(gauge, ToldGauge) for gauge in self.gauges):
             self.gauges[:] = [gauge for gauge in map(self.lease.shared, self.gauges) if gauge is not None]
@@ -291,9 +292,10 @@ class LeasedLedger(Ledger):
                 continue
             reading = next((reading for reading in readings if told.tells(reading)), None)
             if reading is not None and self.lease.workers > 1:
-                for same, scores, active, jumps in judged:
+                for same, scores, active, jumps, followed in judged:
                     if same is told:
                         told.scores, told.active, told.jumps = scores, active, jumps
+                        told.follow(followed)
                 _weigh_reset(told, reading, hold, now)
             for gauge in self.gauges:
                 if reading is not None and isinstance(gauge, LeaseGauge) and gauge.shape is told:

@@ -72,17 +72,15 @@ class BucketLevel:
                 self.value = most
         return self.value
 
-    def depart(self, amount: float) -> None:
-        """What was taken just now waits to be sent."""
-        self.on_the_way += amount
-
     def arrive(self, amount: float, at: float) -> None:
-        """It was sent at `at`."""
-        self.available(at)
-        self.on_the_way = max(0.0, self.on_the_way - amount)
+        """What was on the way was sent at `at`."""
+        if at > self.at:
+            self.available(at)
+        left = self.on_the_way - amount
+        self.on_the_way = left if left > 0 else 0.0
 
     def take(self, amount: float, now: float) -> None:
-        left = self.available(now)
+        left = self.available(now) if now > self.at else self.value
         if left >= self.burst:
             self.taken_full = now
         self.value = left - amount
@@ -284,8 +282,14 @@ class SlidingLevel:
             self.used = 0.0
 
     def take(self, amount: float, now: float) -> None:
-        self.available(now)
-        self._add(int(self.at / self.width), amount)
+        if now > self.at:
+            self.available(now)
+        key = int(self.at / self.width)
+        if key in self.bins:
+            self.bins[key] += amount
+            self.used += amount
+        else:
+            self._add(key, amount)
         self.taken += amount
 
     def _add(self, key: int, amount: float) -> None:
@@ -357,8 +361,10 @@ class SlidingLevel:
     def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
         """The provider may have counted `amount` as late as `counted_at`: it returns that much later."""
         old, new = int(taken_at / self.width), int(counted_at / self.width)
+        if new <= old:
+            return
         moved = min(amount, self.bins.get(old, 0.0))
-        if new > old and moved > 0:
+        if moved > 0:
             self.bins[old] -= moved
             self.used -= moved
             self._add(new, moved)

@@ -9,7 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.evidence import Shot, fit_of_level, fit_of_reset, inferred_window
+from adaptive_rate_limiter.core.evidence import (
+    Shot,
+    fit_of_level,
+    fit_of_reset,
+    inferred_window,
+    still_a_bucket,
+)
 from adaptive_rate_limiter.core.gauge import NAMES, Gauge
 from adaptive_rate_limiter.core.levels import BucketLevel, SlidingLevel, WindowLevel
 from adaptive_rate_limiter.core.quota import REQUESTS
@@ -22,6 +28,7 @@ JITTER = 0.3  # seconds by which one send may overtake the one before it on its 
 LEAST_FLOOR = 0.1  # of a unit: less is no protection, and would keep the last whole one of a small limit
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
 MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
+HOPELESS = 9.0  # score by which the others must be behind a bucket to be followed no longer
 TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
 JUMPS = 2.5  # such headers of late before a window counts as fixed
 SURE_AFTER = 64  # readings: from then on not all are weighed where only a bucket is plausible, nor any read
@@ -89,7 +96,7 @@ class ToldGauge(Gauge):
     def repay(self, surplus: float, now: float, taken_at: float, *, counted: bool) -> None:
         """Give back what a call did not use; where a header `counted` the call, it is in there already."""
         if counted and surplus > 0:
-            for level in self.models:
+            for level in self.followed:
                 level.recount(surplus)
         else:
             self.give(surplus, now, taken_at)
@@ -101,7 +108,10 @@ class ToldGauge(Gauge):
     def answered(self, amount: float, seq: int) -> None:
         """A call came to its end without a header on this limit: it may have been counted after the last one."""
         if seq != self.told_by:
-            self.lows = [low - amount for low in self.lows]
+            lows = self.lows
+            lows[0] -= amount
+            lows[1] -= amount
+            lows[2] -= amount
 
     # What a header says
 
@@ -222,7 +232,7 @@ class ToldGauge(Gauge):
         changes = self._changes(shot)
         over = self.is_over(shot)
         foreign = math.inf
-        for index, level in enumerate(self.models):
+        for index, level in enumerate(self.followed):
             if over and level is self.fixed:
                 foreign = 0.0
                 continue
@@ -256,7 +266,7 @@ class ToldGauge(Gauge):
             self.promise = None
         if self._kept(now):
             return
-        for index, level in enumerate(self.models):
+        for index, level in enumerate(self.followed):
             low = self.lows[index] + level.refilled
             if level.available(now) < low < math.inf:
                 level.correct(min(low, self.limit), now)
@@ -275,6 +285,10 @@ class ToldGauge(Gauge):
     # Which way of counting it is
 
     def _weigh(self, shot: Shot, changes: tuple[float, float, float]) -> None:
+        if self.followed is not self.models:
+            if still_a_bucket(self, shot, changes[0]):
+                return
+            self.follow(self.models)
         over = self.is_over(shot)
         marks = [
             0.0 if over and level is self.fixed else fit_of_level(level, shot, change)
@@ -304,9 +318,13 @@ class ToldGauge(Gauge):
         if chosen[1] and self.jumps < JUMPS:
             chosen[2] = True
         self.active = tuple(level for level, take in zip(self.models, chosen, strict=True) if take)
+        if self.readings > SURE_AFTER and self.scores[0] - max(self.scores[1:]) >= HOPELESS:
+            self.follow(self.models[:1])
+            self.lows[1:] = [math.inf, math.inf]
 
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:
         """Where all plausible ways of counting saw `amount`, strangers have taken it."""
+        self.follow(self.models)
         excess = min(level.available(now) for level in self.active) - amount
         if excess > 0 and self.sliding.available(now) < amount:
             self.jumps = 0.0  # a sliding window foresaw it

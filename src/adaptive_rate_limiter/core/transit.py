@@ -30,13 +30,14 @@ class Transit:
 
     def counted_by(self, hold: Hold, now: float) -> float:
         """By when the provider has counted a request that was answered just now; learns from it."""
-        self.fastest = min(self.fastest, now - hold.sent_at)
-        self.lag = max(self.lag, hold.sent_at - hold.at)
-        way = min(self.fastest, self.before) + SPREAD
+        sent_at = hold.sent_at
+        self.fastest = min(self.fastest, now - sent_at)
+        self.lag = max(self.lag, sent_at - hold.at)
+        way = min(self.before, self.fastest) + SPREAD
         if not hold.written:
-            way += 2 * max(self.lag, self.lag_before)
+            way += 2 * max(self.lag_before, self.lag)
         self.left -= 1
         if not self.left:
             self.before, self.fastest, self.left = self.fastest, math.inf, PERIOD
             self.lag_before, self.lag = self.lag, 0.0
-        return min(now, hold.sent_at + min(way, LONGEST))
+        return min(now, sent_at + min(LONGEST, way))

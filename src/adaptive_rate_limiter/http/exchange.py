@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
     from adaptive_rate_limiter.reservation import Reservation
 
-CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+CONTENT_TYPE = frozenset({b"content-type"})
 NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
 READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
-FORM = "application/x-www-form-urlencoded"
+FORM = b"application/x-www-form-urlencoded"
 FIRST_ERROR = 400
 WRITTEN = "send_request_body.complete"
 
@@ -24,11 +25,15 @@ WRITTEN = "send_request_body.complete"
 class Reply:
     """The last response to a reservation: where it came from, and the usage that its body tells."""
 
-    __slots__ = ("host", "response")
+    __slots__ = ("request", "response")
 
     def __init__(self, request: Any, response: Any) -> None:
-        self.host = request.url.host
+        self.request = request
         self.response = response
+
+    @property
+    def host(self) -> Any:
+        return self.request.url.host
 
     def usage(self) -> dict[str, float] | None:
         try:
@@ -40,7 +45,7 @@ class Reply:
 
 def is_call(request: Any) -> bool:
     """Reading is no call, and neither is asking for an access token."""
-    return request.method not in READ_ONLY and request.headers.get("content-type") != FORM
+    return request.method not in READ_ONLY and _header(request, CONTENT_TYPE) != FORM
 
 
 def reservation_for(request: Any) -> Reservation | None:
@@ -63,7 +68,9 @@ def begin(reservation: Reservation, request: Any, written: Callable[[Reservation
     traced = reservation.times_matter and "trace" not in request.extensions
     if traced:
         request.extensions["trace"] = written(reservation)
-    return reservation.begin_send(str(request.url), _credential_of(request), traced=traced)
+    credential = _header(request, CREDENTIALS)
+    known_as = None if credential is None else credential.decode("latin-1")
+    return reservation.begin_send(str(request.url), known_as, traced=traced)
 
 
 def written(reservation: Reservation) -> Callable[[str, Any], None]:
@@ -119,11 +126,11 @@ def failed(reservation: Reservation, error: BaseException) -> None:
         reservation.never_sent()
 
 
-def _credential_of(request: Any) -> str | None:
-    headers = request.headers
-    for name in CREDENTIALS:
-        if value := headers.get(name):
-            return str(value)
+def _header(request: Any, names: frozenset[bytes]) -> bytes | None:
+    """The first of the headers of these names that says anything."""
+    for name, value in request.headers.raw:  # `headers.get` takes ten times as long
+        if value and name.lower() in names:
+            return bytes(value)
     return None
 
 

@@ -81,13 +81,15 @@ def usage_of(body: Any) -> dict[str, float] | None:
         return None
     usage = _usage_in(body)
     started = False
-    for wrapper in WRAPPERS:
-        inner = body.get(wrapper)
-        if usage is None and isinstance(inner, Mapping):
-            usage = _usage_in(inner)
-            started = wrapper == "message"  # Anthropic's first event: of the answer, it counts only the start
     if usage is None:
-        return _told(body) if "eval_count" in body else None  # Ollama
+        for wrapper in WRAPPERS:
+            inner = body.get(wrapper)
+            if usage is None and isinstance(inner, Mapping):
+                usage = _usage_in(inner)
+                # Anthropic's first event: of the answer, it counts only the start
+                started = wrapper == "message"
+        if usage is None:
+            return _told(body) if "eval_count" in body else None  # Ollama
     told = _told(usage)
     if told and started:
         told.pop("output_tokens", None)
