@@ -5,6 +5,7 @@ import copy
 import enum
 import pickle
 import time
+from inspect import isawaitable
 
 import pytest
 from llama_index.core import Settings
@@ -24,7 +25,9 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.callbacks import CallbackManager, CBEventType, TokenCountingHandler
 from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler, NullEventHandler
+from llama_index.core.instrumentation.span import active_span_id
+from llama_index.core.instrumentation.span_handlers import NullSpanHandler
 from llama_index.core.llms import LLM, MockLLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.loading import load_llm
@@ -360,6 +363,31 @@ def test_a_wait_is_an_event_of_the_calls_span(through, lab, client, heard):
     assert 0.05 < wait.waited < 5
     assert (wait.reason, wait.class_name()) == ("requests", "RateLimiterWaitEvent")
     assert ".chat-" in wait.span_id
+
+
+class Spanned(Limiter):
+    """Notes the span in which it is asked."""
+
+    def acquire(self, *args, **options):
+        self.span = active_span_id.get()
+        return super().acquire(*args, **options)
+
+    async def aacquire(self, *args, **options):
+        self.span = active_span_id.get()
+        return await super().aacquire(*args, **options)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_call_has_a_span_of_its_own_while_somebody_hears_of_it(heard, monkeypatch):
+    """A span takes as long as the admission of a call."""
+    monkeypatch.setattr(get_dispatcher(), "span_handlers", [NullSpanHandler()])
+    monkeypatch.setattr(get_dispatcher(), "event_handlers", [Heard()] if heard else [NullEventHandler()])
+    limiter = Spanned()
+    llm = AdaptiveLLM(MockLLM(), limiter)
+    for form, send in (("chat", llm.chat), ("achat", llm.achat)):
+        answer = send(_said("hello"))
+        assert (await answer if isawaitable(answer) else answer).message.content
+        assert (limiter.span or "").partition("-")[0] == (f"AdaptiveLLM.{form}" if heard else "")
 
 
 async def test_a_gathered_hundred_is_paced(lab, async_client, limiter, bucket_of):

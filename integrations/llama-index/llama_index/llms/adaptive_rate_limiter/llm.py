@@ -14,6 +14,7 @@ from adaptive_rate_limiter import ConfigurationError, Limiter
 from adaptive_rate_limiter.http import observe_http
 from llama_index.llms.adaptive_rate_limiter.attempts import Attempts
 from llama_index.llms.adaptive_rate_limiter.calls import describe_llm, messages_prompt, tools_prompt
+from llama_index.llms.adaptive_rate_limiter.events import span_where_heard
 from llama_index.llms.adaptive_rate_limiter.limiter import AdaptiveLimiter
 from llama_index.llms.adaptive_rate_limiter.responses import settle_answer
 from llama_index.llms.adaptive_rate_limiter.sharing import limiter_from
@@ -275,5 +276,8 @@ def _load(data: dict[str, Any]) -> LLM:
                 return kind.from_dict(data)
     return load_llm(data)
 
+
+for _kind in (AdaptiveLLM, AdaptiveFunctionCallingLLM):
+    span_where_heard(_kind)
 
 RECOGNIZED_LLMS[AdaptiveLLM.class_name()] = AdaptiveLLM

@@ -28,7 +28,6 @@ from llama_index.llms.adaptive_rate_limiter.spans import Spans
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_index.core.instrumentation.events import BaseEvent
 
 # Both handlers see every span and event of the process. To ask a pydantic class for its instances, or a pydantic
 # object for a private attribute, takes a microsecond or more: types are asked once, and there is one `spans`.
@@ -48,15 +47,15 @@ class SpanObserver(BaseSpanHandler[Any]):
         return "AdaptiveSpanObserver"
 
     def span_enter(self, id_: str, bound_args: Any, instance: Any = None, *_: Any, **__: Any) -> None:
-        if _calls_a_model(type(instance)):
+        if _calls_a_model(instance.__class__):
             spans.enter(id_, instance, bound_args.arguments)
 
     def span_exit(self, id_: str, *_: Any, instance: Any = None, result: Any = None, **__: Any) -> None:
-        if _calls_a_model(type(instance)):
+        if _calls_a_model(instance.__class__):
             spans.leave(id_, result)
 
     def span_drop(self, id_: str, *_: Any, instance: Any = None, err: Any = None, **__: Any) -> None:
-        if _calls_a_model(type(instance)):
+        if _calls_a_model(instance.__class__):
             spans.leave(id_, error=err or RuntimeError())
 
     def new_span(self, *_: Any, **__: Any) -> None:
@@ -74,8 +73,8 @@ class EventObserver(BaseEventHandler):
     def class_name(cls) -> str:
         return "AdaptiveEventObserver"
 
-    def handle(self, event: BaseEvent, **_: Any) -> None:
-        react = _reaction_to(type(event))
+    def handle(self, event: Any, **_: Any) -> None:
+        react = _reaction_to(event.__class__)
         if react is not None:
             react(event)
 

@@ -80,7 +80,7 @@ class Spans:
 
     def enter(self, span_id: str, instance: Any, arguments: dict[str, Any]) -> None:
         self._open[span_id] = Open(instance, self._step_aside())
-        if _embeds(type(instance)) and not span_id.partition(".")[2].startswith("_"):
+        if _embeds(instance.__class__) and not span_id.partition(".")[2].startswith("_"):
             texts = texts_in(arguments)
             if texts:
                 TextBatches(span_id, instance, texts)
@@ -92,7 +92,7 @@ class Spans:
             announcement.withdraw()
         if error is not None:
             self.fail(span_id, error)
-        elif _is_stream(type(result)):
+        elif _is_stream(result.__class__):
             for admitted in self._admitted.get(span_id, ()):
                 admitted.gone = weakref.ref(result, lambda _: self._lost(span_id))
         opened = self._open.pop(span_id, None)
@@ -123,7 +123,7 @@ class Spans:
         self._admitted.setdefault(span_id, []).append(admitted)
         attached.set(admitted)
         reservation.attach()
-        if task is not None and opened is not None and _embeds(type(opened.instance)):
+        if task is not None and opened is not None and _embeds(opened.instance.__class__):
             admitted.task = task  # of several that run at once: the end of one is told only by its task
             task.add_done_callback(lambda task: self._task_done(admitted, task))
 
