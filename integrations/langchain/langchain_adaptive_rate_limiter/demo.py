@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from langchain_core.prompt_values import StringPromptValue
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -21,10 +22,11 @@ from langchain_adaptive_rate_limiter.limiter import AdaptiveLimiter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from langchain_core.rate_limiters import BaseRateLimiter
+    from typing_extensions import Self
 
 LATENCY = (0.2, 0.6)  # seconds of the emulated model
 REFRESH = 0.25  # seconds between looks at the emulator's counters
+LINE_EVERY = 10.0  # seconds between two lines, where the output is no terminal
 
 
 @dataclass(frozen=True)
@@ -39,32 +41,78 @@ class Run:
     stats: EmulatorStats
 
 
+class Screen:
+    """Follows a batch: in a terminal bars, and what the limiter shows of itself, renewed; elsewhere a line now and then."""
+
+    def __init__(self, console: Console, calls: int) -> None:
+        self._console = console
+        self._calls = calls
+        self._bars = Progress(
+            TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[refused]} refused"),
+        )  # fmt: skip
+        self._live = Live(self._bars, console=console, auto_refresh=False)
+        self._name = ""
+        self._said_at = 0.0
+
+    def begin(self, name: str, limiter: AdaptiveLimiter | None) -> None:
+        """A batch called `name` starts, under `limiter` if there is one."""
+        self._name = name
+        self._said_at = time.monotonic()
+        self._bars.add_task(name, total=self._calls, refused=0)
+        if limiter is not None:
+            self._live.update(Group(self._bars, limiter))
+
+    def show(self, finished: int, refused: int) -> None:
+        self._bars.update(self._bars.task_ids[-1], completed=finished, refused=refused)
+        if self._console.is_terminal:
+            self._live.refresh()
+        elif time.monotonic() - self._said_at >= LINE_EVERY:
+            self._say(finished, refused)
+
+    def end(self, finished: int, refused: int) -> None:
+        self.show(finished, refused)
+        self._bars.stop_task(self._bars.task_ids[-1])
+        if not self._console.is_terminal:
+            self._say(finished, refused)
+
+    def _say(self, finished: int, refused: int) -> None:
+        self._said_at = time.monotonic()
+        self._console.print(f"{self._name}: {finished} of {self._calls}, {refused} refused", highlight=False)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
 def demo(calls: int, requests_per_minute: int, picture: str) -> None:
-    """Run both batches with live progress, print the table, save the picture."""
+    """Run both batches while they can be watched, print the table, save the picture."""
     console = Console()
     console.print(
         f"[bold]{calls} calls[/] through ChatOpenAI to a provider that allows "
         f"[bold]{requests_per_minute} requests a minute[/] (emulated on loopback, no key needed)\n"
     )
-    with Progress(
-        TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[refused]} refused"), console=console,
-    ) as progress:  # fmt: skip
-        limiter = AdaptiveLimiter()
+    limiter = AdaptiveLimiter()
+    with Screen(console, calls) as screen:
         runs = [
-            _run("without a limiter", None, calls, requests_per_minute, progress),
-            _run("with AdaptiveLimiter()", limiter, calls, requests_per_minute, progress),
+            _run("without a limiter", None, calls, requests_per_minute, screen),
+            _run("with AdaptiveLimiter()", limiter, calls, requests_per_minute, screen),
         ]
+    if not console.is_terminal:
+        console.print(limiter)
     console.print(_table(runs, calls))
-    console.print(limiter)
     draw(runs, calls, requests_per_minute, picture)
-    console.print(f"Requests over time: [bold]{Path(picture).resolve()}[/]")
+    console.print(f"Requests over time: [bold]{Path(picture).resolve()}[/]", soft_wrap=True)
 
 
 def _run(
-    name: str, limiter: BaseRateLimiter | None, calls: int, requests_per_minute: int, progress: Progress
+    name: str, limiter: AdaptiveLimiter | None, calls: int, requests_per_minute: int, screen: Screen
 ) -> Run:
-    task = progress.add_task(name, total=calls, refused=0)
+    screen.begin(name, limiter)
     with ProviderEmulator("openai", requests_per_minute=requests_per_minute, latency=LATENCY) as emulator:
         model = ChatOpenAI(
             model="gpt-4o",
@@ -75,14 +123,13 @@ def _run(
 
         def show() -> None:
             stats = emulator.stats()
-            progress.update(task, completed=stats.admitted, refused=stats.refused)
+            screen.show(stats.admitted, stats.refused)
 
         started = time.monotonic()
         replies = asyncio.run(_batch(model, calls, show))
         seconds = time.monotonic() - started
         lost = sum(isinstance(reply, BaseException) for reply in replies)
-        progress.update(task, completed=calls - lost, refused=emulator.stats().refused)
-        progress.stop_task(task)
+        screen.end(calls - lost, emulator.stats().refused)
         # What a perfect client needs for all calls, not only for those that came through.
         bound = max(0.0, (calls - requests_per_minute) / (requests_per_minute / 60))
         return Run(name, calls - lost, lost, seconds, bound, emulator.stats())
