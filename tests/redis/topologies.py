@@ -44,6 +44,11 @@ class ClusterNode(Server):
         self.port = cluster_port()
 
     @property
+    def announced(self) -> int:
+        """The port that other nodes and clients are told."""
+        return self.port
+
+    @property
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port, socket_timeout=5, decode_responses=True)
 
@@ -59,9 +64,11 @@ class ClusterNode(Server):
 class RedisCluster:
     """Three nodes that share all slots, each with so many replicas."""
 
-    def __init__(self, folder: Path, replicas: int = 0, *options: str) -> None:
-        self.primaries = [ClusterNode(folder / f"primary{number}", *options) for number in range(3)]
-        self.replicas = [ClusterNode(folder / f"replica{number}", *options) for number in range(3 * replicas)]
+    Node = ClusterNode
+
+    def __init__(self, folder: Path, replicas: int = 0) -> None:
+        self.primaries = [self.Node(folder / f"primary{number}") for number in range(3)]
+        self.replicas = [self.Node(folder / f"replica{number}") for number in range(3 * replicas)]
         self.nodes = self.primaries + self.replicas
         self.stack = ExitStack()
 
@@ -81,7 +88,7 @@ class RedisCluster:
             first, end = number * SLOTS // 3, (number + 1) * SLOTS // 3
             node.ask("CLUSTER", "ADDSLOTS", *range(first, end))
         for node in self.nodes[1:]:
-            self.primaries[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port)
+            self.primaries[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, node.port + 10_000)
         until(lambda: all(self._knows_all(node) for node in self.nodes))
         for number, node in enumerate(self.replicas):
             node.ask("CLUSTER", "REPLICATE", self.primaries[number % 3].id)
@@ -89,6 +96,19 @@ class RedisCluster:
 
     def __exit__(self, *given):
         self.stack.close()
+
+    def is_whole(self) -> bool:
+        """All nodes are there, each primary has its replica, and all slots have somebody."""
+        roles = [node.ask("ROLE") for node in self.nodes]
+        linked = all(role[3] == "connected" for role in roles if role[0] == "slave")
+        primaries = [role for role in roles if role[0] == "master"]
+        return (
+            linked and all(role[2] for role in primaries) and all(self._is_fine(node) for node in self.nodes)
+        )
+
+    def _is_fine(self, node):
+        info = node.ask("CLUSTER", "INFO").splitlines()
+        return "cluster_state:ok" in info and f"cluster_slots_ok:{SLOTS}" in info
 
     def _knows_all(self, node):
         return len(node.ask("CLUSTER", "NODES").splitlines()) == len(self.nodes)
@@ -100,10 +120,10 @@ class RedisCluster:
 
     @property
     def addresses(self):
-        return [("127.0.0.1", node.port) for node in self.nodes]
+        return [("127.0.0.1", node.announced) for node in self.nodes]
 
     def node_at(self, port: int) -> ClusterNode:
-        return next(node for node in self.nodes if node.port == port)
+        return next(node for node in self.nodes if node.announced == port)
 
     def owner(self, key: str, asked: ClusterNode | None = None) -> ClusterNode:
         slot = redis.crc.key_slot(key.encode())
