@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
-import statistics
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -25,11 +22,11 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.http import AdaptiveTransport, AsyncAdaptiveTransport, observe_http
+from benchmarks import turns
 from benchmarks.invoke import HEADERS, REPLY
 from langchain_adaptive_rate_limiter import AdaptiveEmbeddings
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter
 
-ROUNDS, CALLS = 25, 50
 URL = "http://provider.test/v1/chat/completions"
 CALL = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
 VECTORS = json.dumps(
@@ -142,41 +139,18 @@ def _timed(call: Callable[[], Any]) -> float:
 
 
 def serve(name: str, limited: bool) -> None:
-    """For every line that comes in, the median microseconds of CALLS calls."""
     warnings.simplefilter("ignore")
-    call = ENTRIES[name][limited]()
-    for _ in sys.stdin:
-        print(statistics.median(call() for _ in range(CALLS)) * 1e6, flush=True)
+    turns.serve(ENTRIES[name][limited]())
 
 
 def measure() -> dict[str, tuple[float, float]]:
-    """For each way in: microseconds of one call without a limiter, and what the limiter adds to it.
-
-    Each arm has a process of its own, since observation concerns all of its process, and the two take turns, since
-    machines are noisy.
-    """
-    return {name: _measure(name) for name in ENTRIES}
-
-
-def _measure(name: str) -> tuple[float, float]:
-    command = [sys.executable, "-m", "benchmarks.entry_points", "--serve", name]
-    with ExitStack() as stack:
-        plain, limited = (
-            stack.enter_context(
-                subprocess.Popen([*command, arm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
-            for arm in ("0", "1")
-        )
-        rounds = [(_round(plain), _round(limited)) for _ in range(ROUNDS)][1:]  # without first-use costs
-        for worker in (plain, limited):
-            worker.stdin.close()  # type: ignore[union-attr]
-    return statistics.median(one for one, _ in rounds), statistics.median(two - one for one, two in rounds)
-
-
-def _round(worker: subprocess.Popen[str]) -> float:
-    worker.stdin.write("\n")  # type: ignore[union-attr]
-    worker.stdin.flush()  # type: ignore[union-attr]
-    return float(worker.stdout.readline())  # type: ignore[union-attr]
+    """For each way in: microseconds of one call without a limiter, and what the limiter adds to it."""
+    found = {}
+    for name in ENTRIES:
+        arms = {arm: ["benchmarks.entry_points", "--serve", name, arm] for arm in ("0", "1")}
+        plain, limited = turns.measure(arms).values()
+        found[name] = plain, limited - plain
+    return found
 
 
 def lines(measured: dict[str, tuple[float, float]]) -> list[str]:

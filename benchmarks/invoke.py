@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import statistics
-import subprocess
 import sys
 import time
-from contextlib import ExitStack
 
 import httpx
 from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
 from langchain_openai import ChatOpenAI
 
 from adaptive_rate_limiter import Limiter
+from benchmarks import turns
 from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
-ROUNDS, CALLS = 40, 50
 CLIENTS = ("none", "in-memory", "adaptive")
 
 REPLY = json.dumps(
@@ -57,43 +54,19 @@ def _limiter(client: str) -> BaseRateLimiter | None:
 
 
 def serve(client: str) -> None:
-    """For every line that comes in, the microseconds of one call: the median of CALLS, in CPU time."""
     model = _model(_limiter(client))
-    for _ in sys.stdin:
-        taken = []
-        for _ in range(CALLS):
-            started = time.thread_time()
-            model.invoke("Hello")
-            taken.append(time.thread_time() - started)
-        print(statistics.median(taken) * 1e6, flush=True)
+
+    def call() -> float:
+        started = time.thread_time()
+        model.invoke("Hello")
+        return time.thread_time() - started
+
+    turns.serve(call)
 
 
 def measure() -> dict[str, float]:
-    """Microseconds of one call, per limiter, and what AdaptiveLimiter() added: medians of the rounds.
-
-    Each has a process of its own, since an AdaptiveLimiter watches all of its process, and the processes take turns,
-    since machines are noisy.
-    """
-    command = [sys.executable, "-m", "benchmarks.invoke"]
-    with ExitStack() as stack:
-        workers = {
-            client: stack.enter_context(
-                subprocess.Popen([*command, client], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
-            for client in CLIENTS
-        }
-        rounds = [{client: _round(worker) for client, worker in workers.items()} for _ in range(ROUNDS)]
-        for worker in workers.values():
-            worker.stdin.close()
-    del rounds[0]  # imports and first-use costs
-    added = statistics.median(one["adaptive"] - one["none"] for one in rounds)
-    return {client: statistics.median(one[client] for one in rounds) for client in CLIENTS} | {"added": added}
-
-
-def _round(worker: subprocess.Popen[str]) -> float:
-    worker.stdin.write("\n")
-    worker.stdin.flush()
-    return float(worker.stdout.readline())
+    """Microseconds of one call, per limiter. An AdaptiveLimiter watches all of its process, so each has its own."""
+    return turns.measure({client: ["benchmarks.invoke", client] for client in CLIENTS})
 
 
 if __name__ == "__main__":

@@ -7,12 +7,9 @@ Clients and provider talk HTTP on loopback, each in a process of its own.
 from __future__ import annotations
 
 import asyncio
-import statistics
-import subprocess
 import sys
 import time
 import warnings
-from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -26,6 +23,7 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI
 
 from adaptive_rate_limiter import Limiter
+from benchmarks import turns
 from benchmarks.goodput import served
 from benchmarks.invoke import HEADERS, REPLY
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter, AdaptiveLLM
@@ -34,7 +32,6 @@ AGENTS, RESULTS = 60, 3  # each agent calls its model once for each result of a 
 REQUESTS_PER_MINUTE = 120
 NODES, NODE_TOKENS, TOKENS_PER_MINUTE = 2000, 100, 80_000
 LATENCY = (0.2, 0.6)
-ROUNDS, CALLS = 40, 50
 CLIENTS = ("none", "AdaptiveLLM", "AdaptiveLimiter")
 CHAT = [ChatMessage(role="user", content="Hello")]
 
@@ -102,7 +99,7 @@ def _outcome(provider: Any, seconds: float, lost: int) -> dict[str, Any]:
 
 
 def serve(client: str) -> None:
-    """For every line that comes in, the microseconds of one `chat` of no latency: the median of CALLS, in CPU time."""
+    """One `chat` of no latency."""
     transport = httpx.MockTransport(
         lambda request: httpx.Response(200, headers=HEADERS, content=REPLY, request=request)
     )
@@ -113,38 +110,19 @@ def serve(client: str) -> None:
         llm = AdaptiveLLM(llm=llm, limiter=Limiter())
     elif client == "AdaptiveLimiter":
         llm.rate_limiter = AdaptiveLimiter(Limiter())
-    for _ in sys.stdin:
-        taken = []
-        for _ in range(CALLS):
-            started = time.thread_time()
-            llm.chat(CHAT)
-            taken.append(time.thread_time() - started)
-        print(statistics.median(taken) * 1e6, flush=True)
+
+    def call() -> float:
+        started = time.thread_time()
+        llm.chat(CHAT)
+        return time.thread_time() - started
+
+    turns.serve(call)
 
 
 def added() -> dict[str, float]:
-    """Microseconds of one `chat`, and what each limiter adds to it: medians of the rounds, in which all take turns."""
-    command = [sys.executable, "-m", "benchmarks.llama_index", "--serve"]
-    with ExitStack() as stack:
-        workers = {
-            client: stack.enter_context(
-                subprocess.Popen([*command, client], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
-            for client in CLIENTS
-        }
-        rounds = [{client: _round(worker) for client, worker in workers.items()} for _ in range(ROUNDS)]
-        for worker in workers.values():
-            worker.stdin.close()
-    del rounds[0]  # imports and first-use costs
-    plain = statistics.median(one["none"] for one in rounds)
-    more = {client: statistics.median(one[client] - one["none"] for one in rounds) for client in CLIENTS[1:]}
-    return {"none": plain} | more
-
-
-def _round(worker: subprocess.Popen[str]) -> float:
-    worker.stdin.write("\n")
-    worker.stdin.flush()
-    return float(worker.stdout.readline())
+    """Microseconds of one `chat`, and what each limiter adds to it."""
+    found = turns.measure({client: ["benchmarks.llama_index", "--serve", client] for client in CLIENTS})
+    return {client: found[client] - (found["none"] if client != "none" else 0.0) for client in CLIENTS}
 
 
 def measure() -> dict[str, Any]:
