@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.lease import LeasedLedger
+from adaptive_rate_limiter.core.leased_ledger import LeasedLedger
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.account import AccountReport

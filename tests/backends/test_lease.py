@@ -283,3 +283,65 @@ def test_steady_traffic_asks_seldom(world):
         world.now += 0.01
         assert worker.call().hold is not None
     assert worker.renewals <= 3000 * 0.1
+
+
+def answered(worker, calls, output, input_tokens=80.0, guessed=100.0):
+    """So many calls, each answered with so many tokens."""
+    for _ in range(calls):
+        call = worker.call()
+        call.guessed = guessed
+        worker.bucket.settle(call, Usage(input_tokens=input_tokens, output_tokens=output), worker.world.now)
+        worker.world.now += 0.05
+        worker.settle_down()
+
+
+def expected(worker):
+    estimator = worker.bucket.estimator
+    return estimator.output_tokens(None), estimator.input_tokens(100.0)
+
+
+PLENTY = Quota("requests", 60_000.0)
+
+
+def test_what_one_worker_learns_of_answers_all_reserve(world):
+    first, second = world.worker(PLENTY), world.worker(PLENTY)
+    second.call()
+    answered(first, 200, 700.0)
+    world.now += LEASE
+    first.call(), second.call()
+    assert expected(first) == expected(second) == (pytest.approx(700, rel=0.1), pytest.approx(80, rel=0.1))
+
+
+def test_what_was_learned_of_answers_survives_a_restart_of_all(world):
+    first = world.worker(PLENTY)
+    answered(first, 200, 700.0)
+    first.world.pool.renew(first.lease.give_up(world.now), world.now)
+    world.now += 3600.0
+    second = world.worker(PLENTY)
+    second.call()
+    assert expected(second) == (pytest.approx(700, rel=0.1), pytest.approx(80, rel=0.1))
+    assert second.bucket.estimator.output.count >= 200
+
+
+def test_many_workers_that_learn_the_same_at_once_do_not_overshoot(world):
+    workers = [world.worker(PLENTY) for _ in range(40)]
+    for output in [300.0] * 40 + [900.0] * 80:
+        for worker in workers:
+            call = worker.call()
+            worker.bucket.settle(call, Usage(output_tokens=output), world.now)
+        world.now += 0.5
+        assert all(worker.bucket.estimator.output.value <= 1100 for worker in workers)
+    assert all(worker.bucket.estimator.output.value >= 800 for worker in workers)
+
+
+def test_a_renewal_that_was_lost_teaches_once(world):
+    first, second = world.worker(PLENTY), world.worker(PLENTY)
+    answered(first, 20, 700.0)
+    count = world.pool.learned[0].count
+    renewal = first.lease.prepare(world.now)
+    seen = sum(lesson.seen for lesson in renewal.lessons if lesson.name == world.pool.learned[0].name)
+    for _ in range(3):
+        world.pool.renew(renewal, world.now)
+    assert world.pool.learned[0].count == count + seen
+    second.call()
+    assert expected(second)[0] == expected(first)[0]

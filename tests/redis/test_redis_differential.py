@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import redis
 from adaptive_rate_limiter.backends.redis.wire import SCRIPT, arguments, decode
-from adaptive_rate_limiter.core.pool import Fact, Pool, Renewal, Use
+from adaptive_rate_limiter.core.pool import Fact, Pool
+from adaptive_rate_limiter.core.renewal import Lesson, Renewal, Use
 
 TRACES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 150
 
@@ -33,6 +34,13 @@ facts = st.builds(
     age=st.floats(0, 10),
     ends_in=st.one_of(st.just(0.0), st.floats(0, 90)),
 )
+lessons = st.builds(
+    Lesson,
+    name=st.sampled_from(["input ratio", "output"]),
+    value=st.floats(0.1, 5000),
+    base=st.one_of(st.just(0.0), st.floats(0.1, 5000)),
+    seen=st.integers(1, 50),
+)
 steps = st.tuples(
     st.sampled_from("abc"),
     st.floats(0, 8),  # seconds since the last step
@@ -49,6 +57,8 @@ steps = st.tuples(
         weight=st.sampled_from([1.0, 1.0, 2.5]),
         pause=st.sampled_from([0.0, 0.0, 3.0]),
         reason=st.sampled_from(["", "retry-after of 3 s", "ümlaut"]),
+        refused=st.integers(0, 3),
+        lessons=st.lists(lessons, max_size=2).map(tuple),
     ),
 )
 

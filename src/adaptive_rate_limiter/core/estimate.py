@@ -28,18 +28,27 @@ class Quantile:
     bad start is soon forgotten.
     """
 
-    __slots__ = ("count", "down", "level", "up", "value")
+    __slots__ = ("base", "count", "down", "level", "seen", "up", "value")
 
     def __init__(self, value: float, level: float = 0.9) -> None:
         self.value = value
         self.level = level
         self.up, self.down = math.exp(STEP * level), math.exp(-STEP * (1 - level))
         self.count = 0
+        self.seen = 0  # since `adopt`
+        self.base = 0.0  # the value that was adopted then
+
+    def adopt(self, value: float, count: int, before: float, seen: int) -> None:
+        """Go on from what others have learned as well, after this one had told of `before` and `seen`."""
+        self.value, self.base = value * self.value / before, value
+        self.seen -= seen
+        self.count = max(self.count, count + self.seen)
 
     def learn(self, seen: float) -> None:
         if not 0 < seen < math.inf:
             return
         self.count += 1
+        self.seen += 1
         if self.count == 1:
             self.value = seen
             return
@@ -59,6 +68,10 @@ class Estimator:
     def __init__(self) -> None:
         self.input_ratio = Quantile(1.0)
         self.output = Quantile(FIRST_OUTPUT)
+
+    @property
+    def quantiles(self) -> dict[str, Quantile]:
+        return {"input ratio": self.input_ratio, "output": self.output}
 
     def input_tokens(self, guessed: float) -> float:
         return math.ceil(guessed * self.input_ratio.value)

@@ -1,4 +1,4 @@
-"""One worker's part of a shared bucket: gauges that pay from a lease, and when and how to renew it.
+"""One worker's part of a shared bucket: when and how to renew its lease, and what comes of it.
 
 `core/pool.py` is the other side. Nothing here waits: `due_at` says when to renew, `prepare` what to send, and
 `apply` or `fail` take what came of it.
@@ -7,327 +7,27 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from adaptive_rate_limiter.core.evidence import Shot, fit_of_reset
 from adaptive_rate_limiter.core.gauge import Gauge
-from adaptive_rate_limiter.core.ledger import Hold, Ledger
+from adaptive_rate_limiter.core.leased_gauge import HUGE, LETTERS, SPARE, Gate, LeaseGauge
+from adaptive_rate_limiter.core.leased_ledger import LeasedLedger
 from adaptive_rate_limiter.core.levels import BucketLevel
-from adaptive_rate_limiter.core.pool import BATCH, LEASE, Fact, Grant, Granted, Renewal, Use
+from adaptive_rate_limiter.core.pool import BATCH, LEASE
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
-from adaptive_rate_limiter.core.share import CERTAIN
-from adaptive_rate_limiter.core.told import MEMORY, WORST, ToldGauge
+from adaptive_rate_limiter.core.renewal import Grant, Granted, Lesson, Renewal
+from adaptive_rate_limiter.core.told import ToldGauge
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.bucket import Bucket
-    from adaptive_rate_limiter.types import QuotaReading
 
 OnOutage = Literal["degrade", "open", "closed"]
 
-SPARE = 0.1  # of a lease's life: it ends here before it ends there, whatever the way took
 STEADY = 3.0  # calls in a lease time: with fewer, each asks for itself
 LOW = 0.3  # of a lease: what is left when the next is asked for
 SOONEST = 0.002  # seconds from one renewal to the next at the least
-DOUBTFUL = 0.1  # of a reading: one that speaks for no bucket
-SURER = 2.0  # times the evidence that the pool has: worth telling, though it is for the same
-MARKS = 256  # grants remembered, for headers of requests that were sent after them
-TINY, HUGE = 1e-6, 1e12  # amounts: below is rounding
-LETTERS = {"token_bucket": "b", "fixed_window": "f", "sliding_window": "s"}
-
-
-class LeaseGauge(Gauge):
-    """One shared limit, as far as this worker holds a lease on it.
-
-    `shape` follows what headers tell of it, or what was stated. Until the pool has heard of the limit, it pays.
-    """
-
-    __slots__ = (
-        "debt", "fallback", "key", "known", "lease", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
-        "spending_at", "spent", "there",
-    )  # fmt: skip
-
-    def __init__(self, key: str, shape: Gauge, lease: Lease) -> None:
-        super().__init__(shape.unit, shape.limit, shape.window, shape.models, shape.source)
-        self.key = key
-        self.shape = shape
-        self.lease = lease
-        self.known: Granted | None = None
-        self.most = shape.capacity
-        self.paid = 0.0
-        self.debt = 0.0  # of `paid`, when the pending renewal was made
-        self.spent = 0.0  # since the last renewal that was answered
-        self.pending_spent = 0.0  # told in the renewal that is under way
-        self.spending = 0.0  # of late: with a steady pace, what a lease time takes
-        self.spending_at = 0.0
-        self.low = 0.0
-        self.there = 0.0  # left in the pool
-        self.fallback: BucketLevel | None = None  # while the backend cannot be reached
-        self.marks: deque[tuple[float, float, float]] = deque(maxlen=MARKS)  # when, sent, refilled
-        self.reading: tuple[int, float, float, float, float] | None = None  # seq, sent at, remaining, marks
-
-    @property
-    def capacity(self) -> float:
-        return self.most
-
-    @property
-    def algorithm(self) -> str:
-        return self.shape.algorithm
-
-    def available(self, now: float) -> float:
-        lease = self.lease
-        left = self.paid if now < lease.expires_at else min(0.0, self.paid)
-        if self.known is None and isinstance(self.shape, ToldGauge):
-            left = self.shape.available(now)
-        elif lease.outage and lease.on_outage == "open":
-            left = math.inf
-        elif self.fallback is not None:
-            share = self.fallback.available(now)
-            # A whole share pays for any call, and leaves debt.
-            left = self.most if share >= self.fallback.burst * (1 - SPARE) else max(0.0, left) + share
-        invitation = self.shape.invitation
-        if invitation is not None and now >= invitation[0]:
-            left = max(left, invitation[1])
-        self.left = left
-        return left
-
-    def catch_up(self, last_sent_at: float, now: float) -> None:
-        """What the provider promised to this worker holds for one call of it, whatever the pool has."""
-        self.shape.catch_up(last_sent_at, now)
-
-    def take(self, amount: float, now: float) -> None:
-        self.shape.take(amount, now)
-        self.spent += amount
-        self.spending = self.decayed(now) + amount
-        self.spending_at = now
-        if self.fallback is not None:
-            held = max(0.0, self.paid) if now < self.lease.expires_at else 0.0
-            part = min(held, amount)
-            self.paid -= part
-            self.fallback.take(amount - part, now)
-        else:
-            self.paid -= amount
-
-    def decayed(self, now: float) -> float:
-        return self.spending * math.exp(min(0.0, self.spending_at - now) / LEASE)
-
-    def give(self, amount: float, now: float, taken_at: float) -> None:
-        self.shape.give(amount, now, taken_at)
-        self._credit(amount)
-
-    def repay(self, surplus: float, now: float, taken_at: float, *, counted: bool) -> None:
-        told = isinstance(self.shape, ToldGauge)
-        self.shape.repay(surplus, now, taken_at, counted=counted or told)
-        self._credit(surplus)
-
-    def _credit(self, amount: float) -> None:
-        self.paid += amount
-        self.spent -= amount
-
-    def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
-        self.shape.delay(amount, taken_at, counted_at)
-
-    def ready_at(self, amount: float, now: float) -> float:
-        """An estimate: the grant that brings it wakes whoever waits."""
-        missing = min(amount, self.most) - self.available(now)
-        if missing <= 0:
-            return now
-        if self.fallback is not None:
-            return self.fallback.ready_at(min(amount, self.fallback.burst), now)
-        lease = self.lease
-        if lease.pending is not None:  # as long again as it has taken so far
-            return now + max(lease.round_trip, now - lease.asked_at)
-        ready = max(now, lease.retry_at) + lease.round_trip
-        if self.known is not None and missing > self.there and self.algorithm == "token_bucket":
-            ready = max(ready, lease.answered_at + (missing - self.there) / self.rate)
-        invitation = self.shape.invitation
-        return ready if invitation is None or amount > invitation[1] else max(now, min(ready, invitation[0]))
-
-    def refused(self, amount: float, retry_after: float | None, now: float) -> None:
-        """The provider says that nothing is left: so it is for all."""
-        self.shape.refused(amount, retry_after, now)
-        self.paid = min(0.0, self.paid)
-        if self.marks:
-            self.reading = (self.lease.ledger.seq, now, 0.0, *self.marks[-1][1:])
-
-    # To and from the pool
-
-    def note(self, reading: QuotaReading, hold: Hold) -> None:
-        """A header told what remains: the pool is to hear of it, with what was known when the request was sent."""
-        if reading.remaining is None or (self.reading is not None and self.reading[0] > hold.seq):
-            return
-        place = bisect_right(self.marks, hold.at, key=lambda mark: mark[0])
-        if place:
-            self.reading = (hold.seq, hold.sent_at, reading.remaining, *self.marks[place - 1][1:])
-        elif self.known is None:
-            self.reading = (hold.seq, hold.sent_at, reading.remaining, -HUGE, 0.0)
-
-    def use(self, keep: float, now: float) -> Use:
-        """What is told of it: everything that was spent, and at most `keep` of what is left is kept."""
-        if now >= self.lease.expires_at and self.fallback is None:
-            self.paid = min(0.0, self.paid)
-        self.debt = min(0.0, self.paid)
-        self.paid = min(self.paid, max(0.0, keep))
-        self.pending_spent = self.spent
-        flying = max(0.0, self.lease.ledger.unanswered.get(self.unit, 0.0))
-        return Use(self.key, self.spent, max(0.0, self.paid), flying, self.decayed(now))
-
-    def fact(self, now: float) -> Fact | None:
-        """What the pool does not know, or knows otherwise; None if there is nothing."""
-        shape, known, evidence = self.shape, self.known, self.evidence()
-        burst = shape.bucket.burst if isinstance(shape, ToldGauge) else shape.capacity
-        if known is not None and not evidence:
-            return None
-        differs = known is None or (
-            evidence >= known.evidence
-            and (
-                (known.limit, known.window, known.algorithms) != (shape.limit, shape.window, self.letters())
-                or evidence >= SURER * known.evidence
-            )
-        )
-        if not differs and self.reading is None:
-            return None
-        remaining, sent, refilled, age = -1.0, 0.0, 0.0, 0.0
-        if self.reading is not None:
-            _, sent_at, remaining, sent, refilled = self.reading
-            age = max(0.0, now - sent_at)
-            self.reading = None
-        ends_in = 0.0
-        if isinstance(shape, ToldGauge) and shape.window_end is not None:
-            ends_in = max(0.0, shape.window_end[1] - now)
-        return Fact(
-            self.key, self.unit, shape.limit, shape.window, burst, self.letters(), evidence, remaining, sent,
-            refilled, age, ends_in,
-        )  # fmt: skip
-
-    def evidence(self) -> float:
-        """How much is known of the limit here; nothing, where it was learned from the pool.
-
-        A reset that fits a bucket fits by chance hardly ever. All that fits no bucket looks like a window.
-        """
-        shape = self.shape
-        if isinstance(shape, ToldGauge):
-            return shape.readings * (1.0 if shape.active == (shape.bucket,) else DOUBTFUL)
-        return CERTAIN if shape.source == "stated" else 0.0
-
-    def letters(self) -> str:
-        """The plausible ways of counting."""
-        shape = self.shape
-        if not isinstance(shape, ToldGauge):
-            return LETTERS[shape.algorithm]
-        return "".join(
-            letter
-            for letter, level in zip("bfs", shape.models, strict=True)
-            if any(level is other for other in shape.active)
-        )
-
-    def _adopt(self, grant: Granted, now: float) -> None:
-        """Somebody else knows more of this limit."""
-        shape = self.shape
-        if not isinstance(shape, ToldGauge) or grant.evidence <= self.evidence():
-            return
-        if (grant.limit, grant.window, grant.algorithms) == (shape.limit, shape.window, self.letters()):
-            return
-        for level in shape.models:
-            level.resize(grant.limit, grant.window, now)
-        shape.limit, shape.window, shape.vote = grant.limit, grant.window, None
-        shape.follow(shape.models)
-        shape.scores = [0.0 if letter in grant.algorithms else WORST for letter in "bfs"]
-        shape.active = tuple(
-            level for letter, level in zip("bfs", shape.models, strict=True) if letter in grant.algorithms
-        )
-
-    def granted(self, grant: Granted, now: float) -> None:
-        self.known = grant
-        self._adopt(grant, now)
-        self.limit, self.window = grant.limit, grant.window
-        self.most = grant.burst if "b" in grant.algorithms else grant.limit
-        self.spent -= self.pending_spent + grant.due
-        self.pending_spent = 0.0
-        self.paid += grant.amount - self.debt
-        self.debt = 0.0
-        self.there = grant.left
-        self.marks.append((now, grant.sent, grant.refilled))
-        self.models, self.active, self.source = self.shape.models, self.shape.active, self.shape.source
-
-
-class Gate(Gauge):
-    """Holds everybody until the pool has been heard for the first time: it may know the limits."""
-
-    __slots__ = ("lease",)
-
-    def __init__(self, lease: Lease, now: float) -> None:
-        super().__init__(REQUESTS, 1.0, LEASE, (BucketLevel(1.0, LEASE, now),), "shared")
-        self.lease = lease
-
-    @property
-    def capacity(self) -> float:
-        return math.inf
-
-    def available(self, now: float) -> float:  # noqa: ARG002 - one shape
-        return 0.0
-
-    def ready_at(self, amount: float, now: float) -> float:  # noqa: ARG002 - one shape
-        return now + max(self.lease.round_trip, now - self.lease.asked_at)
-
-
-class LeasedLedger(Ledger):
-    """A ledger whose limits are shared: what headers tell goes to the pool, which alone lets calls go."""
-
-    __slots__ = ("lease",)
-
-    def __init__(self, lease: Lease) -> None:
-        super().__init__()
-        self.lease = lease
-
-    def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> bool:
-        judged = [(told, told.scores, told.active, told.jumps, told.followed) for told in self.told]
-        at_ease = super().read(readings, hold, now)
-        if any(isinstance(gauge, ToldGauge) for gauge in self.gauges):
-            self.gauges[:] = [gauge for gauge in map(self.lease.shared, self.gauges) if gauge is not None]
-        for told in self.told:
-            if told not in hold.told:
-                continue
-            reading = next((reading for reading in readings if told.tells(reading)), None)
-            if reading is not None and self.lease.workers > 1:
-                for same, scores, active, jumps, followed in judged:
-                    if same is told:
-                        told.scores, told.active, told.jumps = scores, active, jumps
-                        told.follow(followed)
-                _weigh_reset(told, reading, hold, now)
-            for gauge in self.gauges:
-                if reading is not None and isinstance(gauge, LeaseGauge) and gauge.shape is told:
-                    gauge.note(reading, hold)
-        return at_ease
-
-
-def _weigh_reset(told: ToldGauge, reading: QuotaReading, hold: Hold, now: float) -> None:
-    """Judge ways of counting by the reset alone: what remains depends on the others, who are many.
-
-    The oldest use of a sliding window may be theirs, so it is never less likely than a fixed one.
-    """
-    if reading.reset_after is None:
-        return
-    shot = Shot(
-        reading,
-        newest=True,
-        sent_at=hold.sent_at,
-        since=0.0,
-        overtaking=0.0,
-        returned=0.0,
-        in_doubt=0.0,
-        now=now,
-    )
-    bucket, fixed, sliding = fit_of_reset(told, shot, reading.reset_after)
-    marks = (bucket, fixed, max(fixed, sliding))
-    top = max(marks)
-    if top > min(marks):
-        told.scores = [
-            max(WORST, MEMORY * score + mark - top) for score, mark in zip(told.scores, marks, strict=True)
-        ]
-        told._choose()  # noqa: SLF001 - the gauge's own rule of what is plausible
+TINY = 1e-6  # amounts: below is rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,7 +104,7 @@ class Lease:
                 return now
             if gauge.low > 0 and gauge.paid < gauge.low:
                 soonest = min(soonest, self.answered_at + BATCH)
-            # What comes back, and what headers told, goes with the next question, unless somebody waits for it.
+            # What comes back, and what was told and learned, goes with the next question, unless somebody waits for it.
             unheard = gauge.spent < -TINY or gauge.paid > TINY or gauge.reading is not None
             active = active or gauge.spent > TINY or (unheard and self.hungry)
         if self._blocked(now):
@@ -459,9 +159,16 @@ class Lease:
         refused, self.refusals_told = bucket.tally.refused - self.refusals_told, bucket.tally.refused
         self.pending = Renewal(
             self.worker, self.number, need, due, want, uses, facts, self.weight, min(pause, HUGE),
-            bucket.pause.reason if pause else "", refused,
+            bucket.pause.reason if pause else "", refused, self._lessons(),
         )  # fmt: skip
         return self.pending
+
+    def _lessons(self) -> tuple[Lesson, ...]:
+        return tuple(
+            Lesson(name, quantile.value, quantile.base, quantile.seen)
+            for name, quantile in self.bucket.estimator.quantiles.items()
+            if quantile.seen
+        )
 
     # What came of it
 
@@ -469,16 +176,17 @@ class Lease:
         """A renewal that was sent at `sent_at` was answered."""
         if self.pending is None or grant.number != self.pending.number:
             return
-        self.pending, self.failures = None, 0
+        told, self.pending, self.failures = self.pending.lessons, None, 0
         self.round_trip = max(SOONEST, now - sent_at)
         self.answered_at = now
         self.expires_at = sent_at + grant.expires_in * (1 - SPARE)
         self.retry_at = now + max(SOONEST, grant.retry_in) if grant.retry_in else now
+        self._learn(grant, told)
         self.workers, self.hungry = max(1, grant.workers), grant.hungry
         self._end_outage(now)
         gauges = {gauge.key: gauge for gauge in self.gauges()}
         for granted in grant.limits:
-            gauge = gauges.pop(granted.key, None) or self._learned(granted, now)
+            gauge = gauges.pop(granted.key, None) or self._found(granted, now)
             gauge.granted(granted, now)
             steady = gauge.decayed(now)
             pace = 2 * self.round_trip / LEASE * steady
@@ -494,7 +202,20 @@ class Lease:
             bucket.untold = False
         bucket.wake_at = now
 
-    def _learned(self, granted: Granted, now: float) -> LeaseGauge:
+    def _learn(self, grant: Grant, told: tuple[Lesson, ...]) -> None:
+        """What others have learned of how much to reserve."""
+        before = {lesson.name: lesson for lesson in told}
+        quantiles = self.bucket.estimator.quantiles
+        for learned in grant.learned:
+            quantile, lesson = quantiles.get(learned.name), before.get(learned.name)
+            if quantile is None:
+                continue
+            if lesson is not None:
+                quantile.adopt(learned.value, learned.count, lesson.value, lesson.seen)
+            else:
+                quantile.adopt(learned.value, learned.count, quantile.base or quantile.value, 0)
+
+    def _found(self, granted: Granted, now: float) -> LeaseGauge:
         algorithm = next(name for name, letter in LETTERS.items() if letter in granted.algorithms)
         shape = Gauge.stated(Quota(granted.unit, granted.limit, granted.window, algorithm), now)
         shape.source = "shared"
@@ -536,7 +257,9 @@ class Lease:
         if self.pending is None:
             self.number += 1
             uses = tuple(gauge.use(0.0, now) for gauge in self.gauges())
-            self.pending = Renewal(self.worker, self.number, uses=uses, weight=self.weight)
+            self.pending = Renewal(
+                self.worker, self.number, uses=uses, weight=self.weight, lessons=self._lessons()
+            )
         return self.pending
 
     def begin_anew(self, worker: str) -> None:
@@ -545,6 +268,8 @@ class Lease:
         self.expires_at = self.retry_at = -math.inf
         for gauge in self.gauges():
             gauge.paid = gauge.spent = gauge.pending_spent = gauge.debt = gauge.spending = 0.0
+        for quantile in self.bucket.estimator.quantiles.values():  # the parent tells what it has learned
+            quantile.base, quantile.seen = quantile.value, 0
 
 
 def _finite(amounts: Cost) -> dict[str, float]:

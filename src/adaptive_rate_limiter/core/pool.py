@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from adaptive_rate_limiter.core.renewal import Fact, Grant, Granted, Learned, Lesson, Renewal, Use
 from adaptive_rate_limiter.core.share import SharedLimit
 
 __all__ = ["Fact", "Grant", "Granted", "Pool", "Renewal", "Use"]
@@ -19,108 +20,6 @@ FORGET = 60.0  # seconds without a word, after which a worker is forgotten
 BATCH = 0.1  # seconds of its share that a busy worker takes at the least, where no single call needs more
 UP_GAIN = 0.1  # share of a told surplus that is believed at once, as in `core/told.py`
 EPSILON = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What a worker did with its lease on one limit since its last renewal, and how much of it it keeps.
-
-    `flying`: sent, and not counted in any header yet. `pace`: what it spends in one lease time.
-    """
-
-    key: str
-    spent: float = 0.0
-    kept: float = 0.0
-    flying: float = 0.0
-    pace: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What a worker knows of one limit: `key` names it, `evidence` is the number of readings behind it.
-
-    `algorithms` holds one letter for each plausible way of counting: "b" token bucket, "f" fixed window, "s"
-    sliding window. `remaining` is what a header told, if it told anything; `sent` and `refilled` are those of the
-    last grant before its request was sent, `age` seconds ago. `ends_in` is what is left of a fixed window.
-    """
-
-    key: str
-    unit: str
-    limit: float
-    window: float = 60.0
-    burst: float = 0.0
-    algorithms: str = "b"
-    evidence: float = 0.0
-    remaining: float = -1.0  # below zero: not told
-    sent: float = 0.0
-    refilled: float = 0.0
-    age: float = 0.0
-    ends_in: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """One step of one worker. Units are those of calls: a limit's own unit stands in its facts.
-
-    `number` counts the worker's renewals, and fences: a renewal with the number of the last one is answered
-    again and changes nothing. `need` is what the next call takes, granted whole or not at all; `due` what all
-    that wait will take, and spend at once; `want` what else would be of use. `refused`: the provider's refusals
-    since the last renewal, for reports.
-    """
-
-    worker: str
-    number: int
-    need: dict[str, float] = field(default_factory=dict)
-    due: dict[str, float] = field(default_factory=dict)
-    want: dict[str, float] = field(default_factory=dict)
-    uses: tuple[Use, ...] = ()
-    facts: tuple[Fact, ...] = ()
-    weight: float = 1.0
-    pause: float = 0.0
-    reason: str = ""
-    refused: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """One limit, and what the worker was granted of it; the part `due` of that counts as spent already.
-
-    `left` is what remains in the pool, `rate` the worker's share per second. `sent` and `refilled` go back with the
-    facts that headers tell.
-    """
-
-    key: str
-    unit: str
-    limit: float
-    window: float
-    burst: float
-    algorithms: str
-    evidence: float
-    amount: float
-    due: float
-    left: float
-    rate: float
-    sent: float
-    refilled: float
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The answer to a renewal.
-
-    `expires_in`: seconds from the renewal until the lease ends. `retry_in`: when to ask for what is missing, 0 if
-    nothing is.
-    `hungry`: others wait. `workers`: how many renew. `pause`: seconds in which nobody sends, and `reason`.
-    """
-
-    number: int
-    expires_in: float
-    retry_in: float
-    hungry: bool
-    workers: int
-    pause: float
-    reason: str
-    limits: tuple[Granted, ...]
 
 
 @dataclass(slots=True)
@@ -151,6 +50,7 @@ class Pool:
         self.pause_until = 0.0
         self.reason = ""
         self.refused = 0
+        self.learned: list[Learned] = []
 
     def renew(self, renewal: Renewal, now: float) -> Grant:
         """Take what a worker reports, and grant it what it may have."""
@@ -167,6 +67,7 @@ class Pool:
             self._report(worker, renewal, now)
             worker.renewed = now
             self._learn(worker, renewal, now)
+            self.learned = self._taught(renewal.lessons, now)
             self._serve(worker, renewal, now)
         return self._answer(worker, renewal.number, now)
 
@@ -253,6 +154,22 @@ class Pool:
                 limit.end_at(now + fact.ends_in)
         if now + renewal.pause > self.pause_until and renewal.pause > 0:
             self.pause_until, self.reason = now + renewal.pause, renewal.reason
+
+    def _alive(self, now: float) -> list[Worker]:
+        return [worker for worker in self.workers if now - worker.renewed <= LIVES * LEASE]
+
+    def _taught(self, lessons: tuple[Lesson, ...], now: float) -> list[Learned]:
+        """A quantile moves by the mean of the steps that workers made since they were told: their sum would overshoot."""
+        known = {learned.name: learned for learned in self.learned}
+        for lesson in lessons:
+            old = known.get(lesson.name, Learned(lesson.name, lesson.value, 0))
+            count = old.count + lesson.seen
+            if lesson.base > 0:
+                value = old.value + (lesson.value - lesson.base) / len(self._alive(now))
+            else:
+                value = (old.value * old.count + lesson.value * lesson.seen) / max(1, count)
+            known[lesson.name] = Learned(lesson.name, max(value, old.value / 2), count)
+        return list(known.values())
 
     def _correct(self, limit: SharedLimit, worker: Worker, fact: Fact, now: float) -> None:
         """Down at once to the most that is possible, and up slowly to what is sure.
@@ -352,12 +269,10 @@ class Pool:
                     limit.limit / limit.window * worker.weight / weights, sent, limit.refilled,
                 )
             )  # fmt: skip
-        alive, hungry = 0, False
-        for other in self.workers:
-            if now - other.renewed <= LIVES * LEASE:
-                alive += 1
-                hungry = hungry or (other is not worker and bool(other.unmet))
+        alive = self._alive(now)
+        hungry = any(other is not worker and other.unmet for other in alive)
         return Grant(
-            worker.number, max(0.0, worker.renewed + LIVES * LEASE - now), worker.retry_in, hungry, alive,
+            worker.number, max(0.0, worker.renewed + LIVES * LEASE - now), worker.retry_in, hungry, len(alive),
             max(0.0, self.pause_until - now), self.reason if self.pause_until > now else "", tuple(limits),
+            tuple(self.learned),
         )  # fmt: skip

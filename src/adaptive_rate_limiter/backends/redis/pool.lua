@@ -269,6 +269,28 @@ local function learn(w, renewal, now)
   end
 end
 
+local function alive(w, now) return now - w.renewed <= LIVES * LEASE end
+
+local function teach(lessons, now)
+  local workers = 0
+  for _, other in ipairs(pool.workers) do if alive(other, now) then workers = workers + 1 end end
+  for _, lesson in ipairs(lessons) do
+    local old
+    for _, learned in ipairs(pool.learned) do if learned.name == lesson.name then old = learned end end
+    if not old then
+      old = {name = lesson.name, value = lesson.value, count = 0}
+      pool.learned[#pool.learned + 1] = old
+    end
+    local count, value = old.count + lesson.seen, nil
+    if lesson.base > 0 then
+      value = old.value + (lesson.value - lesson.base) / workers
+    else
+      value = (old.value * old.count + lesson.value * lesson.seen) / math.max(1, count)
+    end
+    old.value, old.count = math.max(value, old.value / 2), count
+  end
+end
+
 local function spends(w)
   if at - w.renewed > LIVES * LEASE then return false end
   for _, pace in pairs(w.pace) do if pace > 0 then return true end end
@@ -358,15 +380,16 @@ local function answer(w, number, now)
       exact(l.evidence), exact(last[1]), exact(last[2]), exact(available(l)),
       exact(l.limit / l.window * w.weight / weights), exact(sent), exact(l.refilled)}
   end
-  local alive, hungry = 0, 0
+  local workers, hungry, learned = 0, 0, {}
   for _, other in ipairs(pool.workers) do
-    if now - other.renewed <= LIVES * LEASE then
-      alive = alive + 1
+    if alive(other, now) then
+      workers = workers + 1
       if other ~= w and next(other.unmet) ~= nil then hungry = 1 end
     end
   end
-  return {exact(w.number), exact(math.max(0.0, w.renewed + LIVES * LEASE - now)), exact(w.retry_in), hungry, alive,
-    exact(math.max(0.0, pool.pause_until - now)), pool.pause_until > now and pool.reason or "", limits}
+  for _, l in ipairs(pool.learned) do learned[#learned + 1] = {l.name, exact(l.value), l.count} end
+  return {exact(w.number), exact(math.max(0.0, w.renewed + LIVES * LEASE - now)), exact(w.retry_in), hungry, workers,
+    exact(math.max(0.0, pool.pause_until - now)), pool.pause_until > now and pool.reason or "", limits, learned}
 end
 
 local renewal = cjson.decode(ARGV[1])
@@ -377,7 +400,8 @@ if not now then
 end
 local stored = redis.call("GET", KEYS[1])
 pool = stored and cmsgpack.unpack(stored)
-  or {limits = {}, workers = {}, at = 0.0, virtual = 0.0, pause_until = 0.0, reason = "", name = ARGV[4]}
+  or {limits = {}, workers = {}, at = 0.0, virtual = 0.0, pause_until = 0.0, reason = "", name = ARGV[4],
+    refused = 0, learned = {}}
 now = math.max(now, pool.at)
 at, pool.at = now, now
 reclaim(now)
@@ -385,11 +409,12 @@ for _, l in ipairs(pool.limits) do advance(l, now, total("leased", l.key)) end
 local w = worker_of(renewal)
 if renewal.number > w.number then
   w.number, w.weight = renewal.number, renewal.weight
-  pool.refused = (pool.refused or 0) + (renewal.refused or 0)
+  pool.refused = pool.refused + renewal.refused
   find_new(renewal, now)
   report(w, renewal, now)
   w.renewed = now
   learn(w, renewal, now)
+  teach(renewal.lessons, now)
   serve(w, renewal, now)
 end
 local longest = tonumber(ARGV[3])

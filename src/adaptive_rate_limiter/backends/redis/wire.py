@@ -9,10 +9,10 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from adaptive_rate_limiter.core.pool import Grant, Granted
+from adaptive_rate_limiter.core.renewal import Grant, Granted, Learned
 
 if TYPE_CHECKING:
-    from adaptive_rate_limiter.core.pool import Renewal
+    from adaptive_rate_limiter.core.renewal import Renewal
 
 SCRIPT = files(__package__).joinpath("pool.lua").read_text("utf-8")
 DIGEST = hashlib.sha1(
@@ -48,10 +48,11 @@ def arguments(namespace: str, bucket_id: str, renewal: Renewal, now: float | Non
 
 def decode(reply: Any) -> Grant:
     """The grant in a script's reply, which may hold bytes or text."""
-    number, expires_in, retry_in, hungry, workers, pause, reason, limits = reply
+    number, expires_in, retry_in, hungry, workers, pause, reason, limits, learned = reply
     return Grant(
         int(float(number)), float(expires_in), float(retry_in), bool(int(hungry)), int(workers), float(pause),
         _text(reason), tuple(_granted(limit) for limit in limits),
+        tuple(Learned(_text(name), float(value), int(count)) for name, value, count in learned),
     )  # fmt: skip
 
 

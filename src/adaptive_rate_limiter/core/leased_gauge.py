@@ -1,0 +1,262 @@
+"""A limit that workers share, as one of them sees it: a gauge that pays from a lease."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import deque
+from typing import TYPE_CHECKING
+
+from adaptive_rate_limiter.core.gauge import Gauge
+from adaptive_rate_limiter.core.levels import BucketLevel
+from adaptive_rate_limiter.core.pool import LEASE, Fact, Granted, Use
+from adaptive_rate_limiter.core.quota import REQUESTS
+from adaptive_rate_limiter.core.share import CERTAIN
+from adaptive_rate_limiter.core.told import WORST, ToldGauge
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.lease import Lease
+    from adaptive_rate_limiter.core.ledger import Hold
+    from adaptive_rate_limiter.types import QuotaReading
+
+SPARE = 0.1  # of a lease's life: it ends here before it ends there, whatever the way took
+DOUBTFUL = 0.1  # of a reading: one that speaks for no bucket
+SURER = 2.0  # times the evidence that the pool has: worth telling, though it is for the same
+MARKS = 256  # grants remembered, for headers of requests that were sent after them
+HUGE = 1e12  # more than any amount
+LETTERS = {"token_bucket": "b", "fixed_window": "f", "sliding_window": "s"}
+
+
+class LeaseGauge(Gauge):
+    """One shared limit, as far as this worker holds a lease on it.
+
+    `shape` follows what headers tell of it, or what was stated. Until the pool has heard of the limit, it pays.
+    """
+
+    __slots__ = (
+        "debt", "fallback", "key", "known", "lease", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
+        "spending_at", "spent", "there",
+    )  # fmt: skip
+
+    def __init__(self, key: str, shape: Gauge, lease: Lease) -> None:
+        super().__init__(shape.unit, shape.limit, shape.window, shape.models, shape.source)
+        self.key = key
+        self.shape = shape
+        self.lease = lease
+        self.known: Granted | None = None
+        self.most = shape.capacity
+        self.paid = 0.0
+        self.debt = 0.0  # of `paid`, when the pending renewal was made
+        self.spent = 0.0  # since the last renewal that was answered
+        self.pending_spent = 0.0  # told in the renewal that is under way
+        self.spending = 0.0  # of late: with a steady pace, what a lease time takes
+        self.spending_at = 0.0
+        self.low = 0.0
+        self.there = 0.0  # left in the pool
+        self.fallback: BucketLevel | None = None  # while the backend cannot be reached
+        self.marks: deque[tuple[float, float, float]] = deque(maxlen=MARKS)  # when, sent, refilled
+        self.reading: tuple[int, float, float, float, float] | None = None  # seq, sent at, remaining, marks
+
+    @property
+    def capacity(self) -> float:
+        return self.most
+
+    @property
+    def algorithm(self) -> str:
+        return self.shape.algorithm
+
+    def available(self, now: float) -> float:
+        lease = self.lease
+        left = self.paid if now < lease.expires_at else min(0.0, self.paid)
+        if self.known is None and isinstance(self.shape, ToldGauge):
+            left = self.shape.available(now)
+        elif lease.outage and lease.on_outage == "open":
+            left = math.inf
+        elif self.fallback is not None:
+            share = self.fallback.available(now)
+            # A whole share pays for any call, and leaves debt.
+            left = self.most if share >= self.fallback.burst * (1 - SPARE) else max(0.0, left) + share
+        invitation = self.shape.invitation
+        if invitation is not None and now >= invitation[0]:
+            left = max(left, invitation[1])
+        self.left = left
+        return left
+
+    def catch_up(self, last_sent_at: float, now: float) -> None:
+        """What the provider promised to this worker holds for one call of it, whatever the pool has."""
+        self.shape.catch_up(last_sent_at, now)
+
+    def take(self, amount: float, now: float) -> None:
+        self.shape.take(amount, now)
+        self.spent += amount
+        self.spending = self.decayed(now) + amount
+        self.spending_at = now
+        if self.fallback is not None:
+            held = max(0.0, self.paid) if now < self.lease.expires_at else 0.0
+            part = min(held, amount)
+            self.paid -= part
+            self.fallback.take(amount - part, now)
+        else:
+            self.paid -= amount
+
+    def decayed(self, now: float) -> float:
+        return self.spending * math.exp(min(0.0, self.spending_at - now) / LEASE)
+
+    def give(self, amount: float, now: float, taken_at: float) -> None:
+        self.shape.give(amount, now, taken_at)
+        self._credit(amount)
+
+    def repay(self, surplus: float, now: float, taken_at: float, *, counted: bool) -> None:
+        told = isinstance(self.shape, ToldGauge)
+        self.shape.repay(surplus, now, taken_at, counted=counted or told)
+        self._credit(surplus)
+
+    def _credit(self, amount: float) -> None:
+        self.paid += amount
+        self.spent -= amount
+
+    def delay(self, amount: float, taken_at: float, counted_at: float) -> None:
+        self.shape.delay(amount, taken_at, counted_at)
+
+    def ready_at(self, amount: float, now: float) -> float:
+        """An estimate: the grant that brings it wakes whoever waits."""
+        missing = min(amount, self.most) - self.available(now)
+        if missing <= 0:
+            return now
+        if self.fallback is not None:
+            return self.fallback.ready_at(min(amount, self.fallback.burst), now)
+        lease = self.lease
+        if lease.pending is not None:  # as long again as it has taken so far
+            return now + max(lease.round_trip, now - lease.asked_at)
+        ready = max(now, lease.retry_at) + lease.round_trip
+        if self.known is not None and missing > self.there and self.algorithm == "token_bucket":
+            ready = max(ready, lease.answered_at + (missing - self.there) / self.rate)
+        invitation = self.shape.invitation
+        return ready if invitation is None or amount > invitation[1] else max(now, min(ready, invitation[0]))
+
+    def refused(self, amount: float, retry_after: float | None, now: float) -> None:
+        """The provider says that nothing is left: so it is for all."""
+        self.shape.refused(amount, retry_after, now)
+        self.paid = min(0.0, self.paid)
+        if self.marks:
+            self.reading = (self.lease.ledger.seq, now, 0.0, *self.marks[-1][1:])
+
+    # To and from the pool
+
+    def note(self, reading: QuotaReading, hold: Hold) -> None:
+        """A header told what remains: the pool is to hear of it, with what was known when the request was sent."""
+        if reading.remaining is None or (self.reading is not None and self.reading[0] > hold.seq):
+            return
+        place = bisect_right(self.marks, hold.at, key=lambda mark: mark[0])
+        if place:
+            self.reading = (hold.seq, hold.sent_at, reading.remaining, *self.marks[place - 1][1:])
+        elif self.known is None:
+            self.reading = (hold.seq, hold.sent_at, reading.remaining, -HUGE, 0.0)
+
+    def use(self, keep: float, now: float) -> Use:
+        """What is told of it: everything that was spent, and at most `keep` of what is left is kept."""
+        if now >= self.lease.expires_at and self.fallback is None:
+            self.paid = min(0.0, self.paid)
+        self.debt = min(0.0, self.paid)
+        self.paid = min(self.paid, max(0.0, keep))
+        self.pending_spent = self.spent
+        flying = max(0.0, self.lease.ledger.unanswered.get(self.unit, 0.0))
+        return Use(self.key, self.spent, max(0.0, self.paid), flying, self.decayed(now))
+
+    def fact(self, now: float) -> Fact | None:
+        """What the pool does not know, or knows otherwise; None if there is nothing."""
+        shape, known, evidence = self.shape, self.known, self.evidence()
+        burst = shape.bucket.burst if isinstance(shape, ToldGauge) else shape.capacity
+        if known is not None and not evidence:
+            return None
+        differs = known is None or (
+            evidence >= known.evidence
+            and (
+                (known.limit, known.window, known.algorithms) != (shape.limit, shape.window, self.letters())
+                or evidence >= SURER * known.evidence
+            )
+        )
+        if not differs and self.reading is None:
+            return None
+        remaining, sent, refilled, age = -1.0, 0.0, 0.0, 0.0
+        if self.reading is not None:
+            _, sent_at, remaining, sent, refilled = self.reading
+            age = max(0.0, now - sent_at)
+            self.reading = None
+        ends_in = 0.0
+        if isinstance(shape, ToldGauge) and shape.window_end is not None:
+            ends_in = max(0.0, shape.window_end[1] - now)
+        return Fact(
+            self.key, self.unit, shape.limit, shape.window, burst, self.letters(), evidence, remaining, sent,
+            refilled, age, ends_in,
+        )  # fmt: skip
+
+    def evidence(self) -> float:
+        """How much is known of the limit here; nothing, where it was learned from the pool.
+
+        A reset that fits a bucket fits by chance hardly ever. All that fits no bucket looks like a window.
+        """
+        shape = self.shape
+        if isinstance(shape, ToldGauge):
+            return shape.readings * (1.0 if shape.active == (shape.bucket,) else DOUBTFUL)
+        return CERTAIN if shape.source == "stated" else 0.0
+
+    def letters(self) -> str:
+        """The plausible ways of counting."""
+        shape = self.shape
+        if not isinstance(shape, ToldGauge):
+            return LETTERS[shape.algorithm]
+        return "".join(
+            letter
+            for letter, level in zip("bfs", shape.models, strict=True)
+            if any(level is other for other in shape.active)
+        )
+
+    def _adopt(self, grant: Granted, now: float) -> None:
+        """Somebody else knows more of this limit."""
+        shape = self.shape
+        if not isinstance(shape, ToldGauge) or grant.evidence <= self.evidence():
+            return
+        if (grant.limit, grant.window, grant.algorithms) == (shape.limit, shape.window, self.letters()):
+            return
+        for level in shape.models:
+            level.resize(grant.limit, grant.window, now)
+        shape.limit, shape.window, shape.vote = grant.limit, grant.window, None
+        shape.follow(shape.models)
+        shape.scores = [0.0 if letter in grant.algorithms else WORST for letter in "bfs"]
+        shape.active = tuple(
+            level for letter, level in zip("bfs", shape.models, strict=True) if letter in grant.algorithms
+        )
+
+    def granted(self, grant: Granted, now: float) -> None:
+        self.known = grant
+        self._adopt(grant, now)
+        self.limit, self.window = grant.limit, grant.window
+        self.most = grant.burst if "b" in grant.algorithms else grant.limit
+        self.spent -= self.pending_spent + grant.due
+        self.pending_spent = 0.0
+        self.paid += grant.amount - self.debt
+        self.debt = 0.0
+        self.there = grant.left
+        self.marks.append((now, grant.sent, grant.refilled))
+        self.models, self.active, self.source = self.shape.models, self.shape.active, self.shape.source
+
+
+class Gate(Gauge):
+    """Holds everybody until the pool has been heard for the first time: it may know the limits."""
+
+    __slots__ = ("lease",)
+
+    def __init__(self, lease: Lease, now: float) -> None:
+        super().__init__(REQUESTS, 1.0, LEASE, (BucketLevel(1.0, LEASE, now),), "shared")
+        self.lease = lease
+
+    @property
+    def capacity(self) -> float:
+        return math.inf
+
+    def available(self, now: float) -> float:  # noqa: ARG002 - one shape
+        return 0.0
+
+    def ready_at(self, amount: float, now: float) -> float:  # noqa: ARG002 - one shape
+        return now + max(self.lease.round_trip, now - self.lease.asked_at)

@@ -1,0 +1,69 @@
+"""A ledger whose limits are shared: what headers tell goes to the pool, which alone lets calls go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptive_rate_limiter.core.evidence import Shot, fit_of_reset
+from adaptive_rate_limiter.core.leased_gauge import LeaseGauge
+from adaptive_rate_limiter.core.ledger import Hold, Ledger
+from adaptive_rate_limiter.core.told import MEMORY, WORST, ToldGauge
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.lease import Lease
+    from adaptive_rate_limiter.types import QuotaReading
+
+
+class LeasedLedger(Ledger):
+    __slots__ = ("lease",)
+
+    def __init__(self, lease: Lease) -> None:
+        super().__init__()
+        self.lease = lease
+
+    def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> bool:
+        judged = [(told, told.scores, told.active, told.jumps, told.followed) for told in self.told]
+        at_ease = super().read(readings, hold, now)
+        if any(isinstance(gauge, ToldGauge) for gauge in self.gauges):
+            self.gauges[:] = [gauge for gauge in map(self.lease.shared, self.gauges) if gauge is not None]
+        for told in self.told:
+            if told not in hold.told:
+                continue
+            reading = next((reading for reading in readings if told.tells(reading)), None)
+            if reading is not None and self.lease.workers > 1:
+                for same, scores, active, jumps, followed in judged:
+                    if same is told:
+                        told.scores, told.active, told.jumps = scores, active, jumps
+                        told.follow(followed)
+                _weigh_reset(told, reading, hold, now)
+            for gauge in self.gauges:
+                if reading is not None and isinstance(gauge, LeaseGauge) and gauge.shape is told:
+                    gauge.note(reading, hold)
+        return at_ease
+
+
+def _weigh_reset(told: ToldGauge, reading: QuotaReading, hold: Hold, now: float) -> None:
+    """Judge ways of counting by the reset alone: what remains depends on the others, who are many.
+
+    The oldest use of a sliding window may be theirs, so it is never less likely than a fixed one.
+    """
+    if reading.reset_after is None:
+        return
+    shot = Shot(
+        reading,
+        newest=True,
+        sent_at=hold.sent_at,
+        since=0.0,
+        overtaking=0.0,
+        returned=0.0,
+        in_doubt=0.0,
+        now=now,
+    )
+    bucket, fixed, sliding = fit_of_reset(told, shot, reading.reset_after)
+    marks = (bucket, fixed, max(fixed, sliding))
+    top = max(marks)
+    if top > min(marks):
+        told.scores = [
+            max(WORST, MEMORY * score + mark - top) for score, mark in zip(told.scores, marks, strict=True)
+        ]
+        told._choose()  # noqa: SLF001 - the gauge's own rule of what is plausible
