@@ -345,3 +345,63 @@ def test_a_renewal_that_was_lost_teaches_once(world):
     assert world.pool.learned[0].count == count + seen
     second.call()
     assert expected(second)[0] == expected(first)[0]
+
+
+REFUSED = Refusal(RefusalKind.RATE_LIMIT)
+
+
+def untold(world, *workers, calls=100):
+    """Each sends so many calls, of which the last is refused."""
+    for worker in workers:
+        for _ in range(calls):
+            call = worker.call()
+            worker.told(call, None, limit=None)
+            worker.bucket.settle(call, Usage(), world.now)
+            world.now += 0.3
+            worker.settle_down()
+    worker.told(worker.call(), None, limit=None, refusal=REFUSED)
+    for worker in (*workers, *workers):
+        world.now += LEASE
+        worker.call()
+
+
+def test_a_limit_that_only_refusals_tell_is_found_for_all(world):
+    first, second = world.worker(), world.worker()
+    untold(world, first, second)
+    ((first_gauge,), (second_gauge,)) = first.lease.gauges(), second.lease.gauges()
+    assert first_gauge.source == second_gauge.source == "inferred"
+    assert first_gauge.limit == pytest.approx(second_gauge.limit, rel=0.01)
+    assert first_gauge.limit == pytest.approx(200 * 60 / 60, rel=0.5)  # those of the last minute, or about
+    assert not first.bucket.untold
+    assert not second.bucket.untold
+
+
+def test_a_limit_that_only_refusals_told_survives_a_restart_of_all(world):
+    untold(world, world.worker(), world.worker())
+    world.now += 3600.0
+    third = world.worker()
+    went = sum(third.call().hold is not None for _ in range(100))
+    assert [gauge.source for gauge in third.lease.gauges()] == ["inferred"]
+    assert went <= 4  # a second's worth
+
+
+def test_headers_take_the_place_of_what_was_inferred(world):
+    first, second = world.worker(), world.worker()
+    untold(world, first, second)
+    call = first.call()
+    while call.hold is None:
+        world.now += 0.1
+        first.settle_down()
+    first.told(call, 499.0, limit=500.0, reset_after=0.12)
+    for worker in (first, second):
+        world.now += LEASE
+        worker.call()
+        assert [(gauge.unit, gauge.limit) for gauge in worker.lease.gauges()] == [("requests", 500)]
+
+
+def test_one_worker_alone_goes_on_finding_out_by_itself(world):
+    worker = world.worker()
+    untold(world, worker, calls=60)
+    assert worker.lease.gauges() == []
+    assert worker.bucket.untold
+    assert worker.bucket.inferred_limit()

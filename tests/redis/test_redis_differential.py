@@ -58,6 +58,8 @@ steps = st.tuples(
         pause=st.sampled_from([0.0, 0.0, 3.0]),
         reason=st.sampled_from(["", "retry-after of 3 s", "ümlaut"]),
         refused=st.integers(0, 3),
+        sent=st.one_of(st.just(0.0), st.floats(-3, 90)),
+        limited=st.sampled_from([0, 0, 1, 4]),
         lessons=st.lists(lessons, max_size=2).map(tuple),
     ),
 )

@@ -83,6 +83,8 @@ class Bucket:
         self.discovery = Discovery()
         # Some limit shows only in refusals: discovery is in charge of it.
         self.untold = not self.ledger.gauges
+        self.led = False  # many workers share a limit that nobody tells: it is found out elsewhere
+        self.limited = 0  # refusals for a limit
         self.unread_until = -math.inf
         self.failures = 0  # in a row, of the kinds that tell nothing of a limit
         self.contradictions = 0  # refusals of late that the told limits do not explain
@@ -387,8 +389,12 @@ class Bucket:
 
     def _learn_refusal(self, call: Call, refusal: Refusal, now: float) -> None:
         after = refusal.retry_after
+        self.limited += 1
         if after is not None:
             self.pause.extend(now + after, f"retry-after of {after:g} s")
+        if self.led:
+            self.ledger.empty(refusal, call.cost, now)
+            return
         explained = after is not None or any(
             gauge.available(now) < call.cost.get(gauge.unit, 0.0) for gauge in self.ledger.gauges
         )

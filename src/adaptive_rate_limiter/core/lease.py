@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from adaptive_rate_limiter.core.gauge import Gauge
+from adaptive_rate_limiter.core.inferred import INFERRED
 from adaptive_rate_limiter.core.leased_gauge import HUGE, LETTERS, SPARE, Gate, LeaseGauge
 from adaptive_rate_limiter.core.leased_ledger import LeasedLedger
 from adaptive_rate_limiter.core.levels import BucketLevel
@@ -65,6 +66,8 @@ class Lease:
         self.round_trip = SOONEST
         self.pause_told = -math.inf
         self.refusals_told = 0
+        self.sent_told = 0.0
+        self.limited_told = 0
 
     def gauges(self) -> list[LeaseGauge]:
         return [gauge for gauge in self.ledger.gauges if isinstance(gauge, LeaseGauge)]
@@ -109,6 +112,10 @@ class Lease:
             active = active or gauge.spent > TINY or (unheard and self.hungry)
         if self._blocked(now):
             soonest = min(soonest, self.retry_at if self.asked_for_line else now)
+        if self.open:
+            active = active or self.ledger.sent != self.sent_told
+            if self.bucket.limited > self.limited_told:
+                soonest = min(soonest, self.asked_at + BATCH)
         if active:
             soonest = min(soonest, self.asked_at + LEASE)
         return soonest
@@ -159,9 +166,20 @@ class Lease:
         refused, self.refusals_told = bucket.tally.refused - self.refusals_told, bucket.tally.refused
         self.pending = Renewal(
             self.worker, self.number, need, due, want, uses, facts, self.weight, min(pause, HUGE),
-            bucket.pause.reason if pause else "", refused, self._lessons(),
+            bucket.pause.reason if pause else "", refused, self._lessons(), *self._sends(),
         )  # fmt: skip
         return self.pending
+
+    @property
+    def open(self) -> bool:
+        """Nobody tells or states a limit."""
+        return all(gauge.key == INFERRED for gauge in self.gauges())
+
+    def _sends(self) -> tuple[float, int]:
+        """What was sent and refused since the last renewal, where nobody tells a limit."""
+        sent, self.sent_told = self.ledger.sent - self.sent_told, self.ledger.sent
+        limited, self.limited_told = self.bucket.limited - self.limited_told, self.bucket.limited
+        return (sent, limited) if self.open else (0.0, 0)
 
     def _lessons(self) -> tuple[Lesson, ...]:
         return tuple(
@@ -185,7 +203,10 @@ class Lease:
         self.workers, self.hungry = max(1, grant.workers), grant.hungry
         self._end_outage(now)
         gauges = {gauge.key: gauge for gauge in self.gauges()}
+        alone = self.workers == 1 and bucket.discovery.found
         for granted in grant.limits:
+            if granted.key == INFERRED and INFERRED not in gauges and (alone or not self.open):
+                continue  # it has found out by itself, or is told
             gauge = gauges.pop(granted.key, None) or self._found(granted, now)
             gauge.granted(granted, now)
             steady = gauge.decayed(now)
@@ -198,9 +219,20 @@ class Lease:
             if until > bucket.pause.until + SOONEST:
                 bucket.pause.extend(until, grant.reason)
             self.pause_told = max(self.pause_told, bucket.pause.until)
-        if self.ledger.gauges and not bucket.discovery.found:
-            bucket.untold = False
+        self._follow()
         bucket.wake_at = now
+
+    def _follow(self) -> None:
+        """Who sends what it has leased has nothing to find out."""
+        gauges = self.ledger.gauges
+        if not self.open:
+            gauges[:] = [
+                gauge for gauge in gauges if not (isinstance(gauge, LeaseGauge) and gauge.key == INFERRED)
+            ]
+        bucket = self.bucket
+        bucket.led = self.open and bool(gauges)
+        if bucket.led or (gauges and not bucket.discovery.found):
+            bucket.untold = False
 
     def _learn(self, grant: Grant, told: tuple[Lesson, ...]) -> None:
         """What others have learned of how much to reserve."""
@@ -218,7 +250,7 @@ class Lease:
     def _found(self, granted: Granted, now: float) -> LeaseGauge:
         algorithm = next(name for name, letter in LETTERS.items() if letter in granted.algorithms)
         shape = Gauge.stated(Quota(granted.unit, granted.limit, granted.window, algorithm), now)
-        shape.source = "shared"
+        shape.source = "inferred" if granted.key == INFERRED else "shared"
         gauge = LeaseGauge(granted.key, shape, self)
         gauge.spent = self.ledger.unanswered.get(gauge.unit, 0.0)  # sent before the limit was known here
         self.ledger.gauges.append(gauge)

@@ -6,20 +6,33 @@ from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.evidence import Shot, fit_of_reset
 from adaptive_rate_limiter.core.leased_gauge import LeaseGauge
-from adaptive_rate_limiter.core.ledger import Hold, Ledger
+from adaptive_rate_limiter.core.ledger import Hold, HoldState, Ledger
+from adaptive_rate_limiter.core.quota import REQUESTS
 from adaptive_rate_limiter.core.told import MEMORY, WORST, ToldGauge
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.lease import Lease
+    from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.types import QuotaReading
 
 
 class LeasedLedger(Ledger):
-    __slots__ = ("lease",)
+    __slots__ = ("lease", "sent")
 
     def __init__(self, lease: Lease) -> None:
         super().__init__()
         self.lease = lease
+        self.sent = 0.0  # requests, but for those that were given back
+
+    def reserve(self, cost: Cost, now: float) -> Hold:
+        self.sent += cost.get(REQUESTS, 0.0)
+        return super().reserve(cost, now)
+
+    def _give_back(self, hold: Hold, state: HoldState, now: float, keep: tuple[str, ...]) -> bool:
+        given = super()._give_back(hold, state, now, keep)
+        if given:
+            self.sent -= hold.cost.get(REQUESTS, 0.0)
+        return given
 
     def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> bool:
         judged = [(told, told.scores, told.active, told.jumps, told.followed) for told in self.told]

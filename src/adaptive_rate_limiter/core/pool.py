@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from adaptive_rate_limiter.core.inferred import InferredRate
 from adaptive_rate_limiter.core.renewal import Fact, Grant, Granted, Learned, Lesson, Renewal, Use
 from adaptive_rate_limiter.core.share import SharedLimit
 
@@ -51,6 +52,7 @@ class Pool:
         self.reason = ""
         self.refused = 0
         self.learned: list[Learned] = []
+        self.inferred = InferredRate()
 
     def renew(self, renewal: Renewal, now: float) -> Grant:
         """Take what a worker reports, and grant it what it may have."""
@@ -68,6 +70,7 @@ class Pool:
             worker.renewed = now
             self._learn(worker, renewal, now)
             self.learned = self._taught(renewal.lessons, now)
+            self._infer(renewal, now)
             self._serve(worker, renewal, now)
         return self._answer(worker, renewal.number, now)
 
@@ -157,6 +160,12 @@ class Pool:
 
     def _alive(self, now: float) -> list[Worker]:
         return [worker for worker in self.workers if now - worker.renewed <= LIVES * LEASE]
+
+    def _infer(self, renewal: Renewal, now: float) -> None:
+        workers = len(self._alive(now))
+        found = self.inferred.follow(renewal.sent, renewal.limited, self.limits, workers, now)
+        if found is not None:
+            self.limits.append(found)
 
     def _taught(self, lessons: tuple[Lesson, ...], now: float) -> list[Learned]:
         """A quantile moves by the mean of the steps that workers made since they were told: their sum would overshoot."""

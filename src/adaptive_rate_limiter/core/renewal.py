@@ -62,7 +62,8 @@ class Renewal:
     `number` counts the worker's renewals, and fences: a renewal with the number of the last one is answered
     again and changes nothing. `need` is what the next call takes, granted whole or not at all; `due` what all
     that wait will take, and spend at once; `want` what else would be of use. `refused`: the provider's refusals
-    since the last renewal, for reports.
+    since the last renewal, for reports. Where nobody tells a limit, `sent` is how many requests were sent since then,
+    and `limited` how many of them were refused for a limit.
     """
 
     worker: str
@@ -77,6 +78,8 @@ class Renewal:
     reason: str = ""
     refused: int = 0
     lessons: tuple[Lesson, ...] = ()
+    sent: float = 0.0
+    limited: int = 0
 
 
 @dataclass(frozen=True, slots=True)

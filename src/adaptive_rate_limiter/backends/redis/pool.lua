@@ -1,4 +1,4 @@
--- One step on the pool of one bucket: core/pool.py and core/share.py, number for number.
+-- One step on the pool of one bucket: core/pool.py, core/share.py and core/inferred.py, number for number.
 -- KEYS[1]: the state. ARGV[1]: the renewal, JSON. ARGV[2]: the time in seconds, or "" for the server's.
 -- ARGV[3]: seconds after which an untouched pool is forgotten. ARGV[4]: the bucket's name, for reports.
 local LEASE, LIVES, FORGET, BATCH, UP_GAIN, EPSILON, BINS = 1.0, 3, 60.0, 0.1, 0.1, 1e-9, 120
@@ -211,13 +211,17 @@ local function worker_of(renewal)
   return w
 end
 
+local function limit_of(key, unit, limit, window, burst, now)
+  return {key = key, unit = unit, limit = limit, window = window, burst = burst, algorithms = "bfs", evidence = 0.0,
+    at = now, value = burst, used = 0.0, ends_at = INF, ends_told = false, bins = {}, taken = 0.0, refilled = 0.0,
+    newest = 0.0}
+end
+
 local function find_new(renewal, now)
   for _, fact in ipairs(renewal.facts) do
     if not find(fact.key) then
       local burst = fact.burst > 0 and fact.burst or fact.limit
-      local l = {key = fact.key, unit = fact.unit, limit = fact.limit, window = fact.window, burst = burst,
-        algorithms = "bfs", evidence = 0.0, at = now, value = burst, used = 0.0, ends_at = INF, ends_told = false,
-        bins = {}, taken = 0.0, refilled = 0.0, newest = 0.0}
+      local l = limit_of(fact.key, fact.unit, fact.limit, fact.window, burst, now)
       pool.limits[#pool.limits + 1] = l
       shape(l, fact.algorithms, fact.evidence, now)
       if fact.remaining >= 0 then
@@ -270,6 +274,72 @@ local function learn(w, renewal, now)
 end
 
 local function alive(w, now) return now - w.renewed <= LIVES * LEASE end
+
+-- The rate where nobody tells a limit (core/inferred.py)
+
+local function burst_of(limit) return math.max(1.0, limit / 60.0) end
+
+local function set_rate(l, value, now) resize(l, value, 60.0, burst_of(value), now) end
+
+local function cut(l, now)
+  local s = pool.inferred
+  s.cuts = now - s.cut_at < 10.0 and s.cuts + 1 or 1
+  local part = math.min(0.5, 0.05 * 2.0 ^ (s.cuts - 1))
+  local most = math.max(s.recent, (1 - 0.5) * l.limit)
+  set_rate(l, math.max(1.0, math.min(most, l.limit * (1 - part))), now)
+end
+
+local function refused(l, workers, now)
+  local s = pool.inferred
+  if workers == 1 then
+    set_rate(l, math.max(1.0, s.recent), now)
+  elseif now - s.cut_at >= 1.0 then
+    if s.passed > 3.0 then
+      cut(l, now)
+    else
+      if s.wait == 0 then s.rate = l.limit end
+      s.wait = math.min(8.0, math.max(1.0, 2 * s.wait))
+      set_rate(l, 60.0 / s.wait, now)
+    end
+    s.cut_at, s.passed, s.tried_at = now, 0.0, INF
+  end
+  correct(l, math.min(0.0, available(l)), now)
+end
+
+local function try(l, sent, now)
+  local s = pool.inferred
+  if sent > 0 then s.tried_at = math.min(s.tried_at, now) end
+  if now - s.tried_at >= 1.5 then
+    set_rate(l, s.rate, now)
+    s.wait, s.tried_at = 0.0, INF
+  end
+end
+
+local function infer(renewal, now)
+  local s, workers = pool.inferred, 0
+  for _, other in ipairs(pool.workers) do if alive(other, now) then workers = workers + 1 end end
+  local elapsed = math.max(0.0, now - s.at)
+  s.recent = s.recent * math.exp(-elapsed / 60.0) + math.max(0.0, renewal.sent)
+  s.passed = s.passed + renewal.sent
+  s.at = now
+  local l = find("?requests")
+  if not l then
+    if renewal.limited > 0 and s.recent >= 1 then
+      l = limit_of("?requests", "requests", s.recent, 60.0, burst_of(s.recent), now)
+      pool.limits[#pool.limits + 1] = l
+      shape(l, "b", 1e9, now)
+      correct(l, 0.0, now)
+      s.cut_at, s.cuts, s.passed = now, 1, 0.0
+    end
+  elseif renewal.limited > 0 then
+    refused(l, workers, now)
+  elseif s.wait > 0 then
+    try(l, renewal.sent, now)
+  elseif workers > 1 and available(l) < 0.5 * l.burst then
+    local growth = math.min(0.05, 0.001 * (1 + ((now - s.cut_at) / 30.0) ^ 2))
+    set_rate(l, l.limit * (1 + growth * math.min(elapsed, 1.0)), now)
+  end
+end
 
 local function teach(lessons, now)
   local workers = 0
@@ -401,7 +471,8 @@ end
 local stored = redis.call("GET", KEYS[1])
 pool = stored and cmsgpack.unpack(stored)
   or {limits = {}, workers = {}, at = 0.0, virtual = 0.0, pause_until = 0.0, reason = "", name = ARGV[4],
-    refused = 0, learned = {}}
+    refused = 0, learned = {},
+    inferred = {recent = 0.0, passed = 0.0, at = 0.0, cut_at = 0.0, cuts = 0, wait = 0.0, rate = 0.0, tried_at = INF}}
 now = math.max(now, pool.at)
 at, pool.at = now, now
 reclaim(now)
@@ -415,6 +486,7 @@ if renewal.number > w.number then
   w.renewed = now
   learn(w, renewal, now)
   teach(renewal.lessons, now)
+  infer(renewal, now)
   serve(w, renewal, now)
 end
 local longest = tonumber(ARGV[3])

@@ -18,6 +18,7 @@ READ = """
 local stored = redis.call('GET', KEYS[1])
 if not stored then return false end
 local pool = cmsgpack.unpack(stored)
+pool.inferred = nil
 for _, limit in ipairs(pool.limits) do
   if limit.ends_at == math.huge then limit.ends_at = -1 end
 end
