@@ -1,8 +1,8 @@
 """One bucket as many workers see it: what is left under each limit, who holds leases, and whose turn it is.
 
 A worker takes a lease, admits calls from it by itself, and renews it with what it spent. Leases are deducted
-when they are granted, so the limits are never passed, whatever becomes of a worker. `backends/redis/pool.lua`
-does the same, number for number; a test compares them step by step.
+when they are granted, so the limits are never passed, whatever becomes of a worker. `pool.lua` in
+`backends/redis` does the same, number for number; a test compares them step by step.
 """
 
 from __future__ import annotations

@@ -1,179 +1,10 @@
--- One step on the pool of one bucket: core/pool.py, core/share.py and core/inferred.py, number for number.
+-- One step on the pool of one bucket: core/pool.py, number for number. share.lua and inferred.lua go before it.
 -- KEYS[1]: the state. ARGV[1]: the renewal, JSON. ARGV[2]: the time in seconds, or "" for the server's.
 -- ARGV[3]: seconds after which an untouched pool is forgotten. ARGV[4]: the bucket's name, for reports.
-local LEASE, LIVES, FORGET, BATCH, UP_GAIN, EPSILON, BINS = 1.0, 3, 60.0, 0.1, 0.1, 1e-9, 120
-local INF = math.huge
-
-local function has(limit, letter) return string.find(limit.algorithms, letter, 1, true) ~= nil end
-local function get(map, key) return map[key] or 0.0 end
-
--- One limit (core/share.py)
-
-local function capacity(l) if has(l, "b") then return l.burst end return l.limit end
-
-local function guard(l)
-  if l.evidence >= 1e9 or not has(l, "b") then return 0.0 end
-  local least = math.min(0.3 * l.limit / l.window, 0.05 * l.limit)
-  return least >= 0.1 and least or 0.0
-end
-
-local function span(l) return l.window + math.min(0.5, 0.05 * l.window) end
-
-local function slid(l)
-  local total = 0.0
-  for _, entry in ipairs(l.bins) do total = total + entry[2] end
-  return l.limit - total
-end
-
-local function available(l)
-  local least = INF
-  if has(l, "b") then least = math.min(least, l.value) end
-  if has(l, "f") then least = math.min(least, l.limit - l.used) end
-  if has(l, "s") then least = math.min(least, slid(l)) end
-  return least
-end
-
-local function advance(l, now, leased)
-  local before = available(l)
-  if now > l.at then
-    l.value = math.min(l.burst, l.value + (now - l.at) * l.limit / l.window)
-    l.at = now
-  end
-  if now >= l.ends_at then
-    l.used = leased
-    l.ends_at = leased > 0 and now + span(l) or INF
-    l.ends_told = false
-  end
-  local width = l.window / BINS
-  while #l.bins > 0 and (l.bins[1][1] + 1) * width + span(l) <= now do table.remove(l.bins, 1) end
-  l.refilled = l.refilled + math.max(0.0, available(l) - before)
-end
-
-local function use(l, amount, now)
-  l.used = math.max(0.0, l.used + amount)
-  if amount > 0 and l.ends_at == INF then
-    l.ends_at = now + span(l)
-    l.ends_told = false
-  end
-end
-
-local function return_oldest(l, amount)
-  for _, entry in ipairs(l.bins) do
-    local part = math.min(amount, entry[2])
-    entry[2] = entry[2] - part
-    amount = amount - part
-  end
-end
-
-local function bin(l, amount, now)
-  if not has(l, "s") then return end
-  local number = math.floor(now / (l.window / BINS))
-  if amount < 0 then
-    return_oldest(l, -amount)
-  elseif amount > 0 then
-    if #l.bins == 0 or l.bins[#l.bins][1] < number then l.bins[#l.bins + 1] = {number, 0.0} end
-    l.bins[#l.bins][2] = l.bins[#l.bins][2] + amount
-  end
-end
-
-local function unbin(l, amount, taken_at)
-  local number = math.floor(taken_at / (l.window / BINS))
-  for _, entry in ipairs(l.bins) do
-    if entry[1] >= number and amount > 0 then
-      local part = math.min(amount, entry[2])
-      entry[2] = entry[2] - part
-      amount = amount - part
-    end
-  end
-end
-
-local function exchange(l, leased, spent, now, leased_at)
-  l.taken = l.taken + (spent - leased)
-  l.value = math.min(l.burst, l.value + leased - spent)
-  use(l, spent - leased, now)
-  unbin(l, leased, leased_at)
-  bin(l, spent, now)
-end
-
-local function take(l, amount, now, taken_at)
-  l.taken = l.taken + amount
-  l.value = math.min(l.burst, l.value - amount)
-  use(l, amount, now)
-  if amount < 0 then unbin(l, -amount, taken_at) else bin(l, amount, now) end
-end
-
-local function correct(l, left, now)
-  left = math.min(left, capacity(l))
-  l.value = math.min(l.burst, left)
-  l.used = math.max(0.0, l.limit - left)
-  if l.used > 0 and l.ends_at == INF then
-    l.ends_at = now + span(l)
-    l.ends_told = false
-  end
-  if has(l, "s") then
-    local missing = slid(l) - left
-    if missing > 0 then bin(l, missing, now) else return_oldest(l, -missing) end
-  end
-end
-
-local function shape(l, algorithms, evidence, now)
-  local left = available(l)
-  l.evidence = evidence
-  if algorithms ~= l.algorithms then
-    local slides = has(l, "s")
-    l.algorithms = algorithms
-    if not has(l, "s") then
-      l.bins = {}
-    elseif not slides then
-      bin(l, math.max(0.0, l.limit - left), now)
-    end
-  end
-end
-
-local function resize(l, limit, window, burst, now)
-  if burst <= 0 then burst = limit end
-  l.value = math.min(burst, l.value + burst - l.burst)
-  l.burst = burst
-  if window ~= l.window then
-    local used = math.max(0.0, l.limit - slid(l))
-    l.bins = {}
-    l.window = window
-    bin(l, used, now)
-    if l.ends_at < INF then l.ends_at = math.min(l.ends_at, now + span(l)) end
-  end
-  l.limit = limit
-end
-
-local function end_at(l, when)
-  if has(l, "f") then
-    l.ends_at = l.ends_told and math.min(l.ends_at, when) or when
-    l.ends_told = true
-  end
-end
-
-local function ready_at(l, amount, now)
-  local latest = now
-  amount = math.min(amount, capacity(l))
-  if has(l, "b") and l.value < amount then
-    latest = math.max(latest, now + (math.min(amount, l.burst) - l.value) * l.window / l.limit)
-  end
-  if has(l, "f") and l.limit - l.used < amount then
-    latest = math.max(latest, l.ends_at < INF and l.ends_at or now + span(l))
-  end
-  if has(l, "s") then
-    local left, width = slid(l), l.window / BINS
-    for _, entry in ipairs(l.bins) do
-      if left >= amount then break end
-      left = left + entry[2]
-      latest = math.max(latest, (entry[1] + 1) * width + span(l))
-    end
-  end
-  return latest
-end
-
--- The pool (core/pool.py)
-
+local LEASE, LIVES, FORGET, BATCH, UP_GAIN, EPSILON = 1.0, 3, 60.0, 0.1, 0.1, 1e-9
 local pool, at
+
+local function alive(w, now) return now - w.renewed <= LIVES * LEASE end
 
 local function find(key)
   for _, l in ipairs(pool.limits) do if l.key == key then return l end end
@@ -209,12 +40,6 @@ local function worker_of(renewal)
     leased = {}, flying = {}, pace = {}, unmet = {}, last = {}, retry_in = 0.0}
   pool.workers[#pool.workers + 1] = w
   return w
-end
-
-local function limit_of(key, unit, limit, window, burst, now)
-  return {key = key, unit = unit, limit = limit, window = window, burst = burst, algorithms = "bfs", evidence = 0.0,
-    at = now, value = burst, used = 0.0, ends_at = INF, ends_told = false, bins = {}, taken = 0.0, refilled = 0.0,
-    newest = 0.0}
 end
 
 local function find_new(renewal, now)
@@ -273,77 +98,20 @@ local function learn(w, renewal, now)
   end
 end
 
-local function alive(w, now) return now - w.renewed <= LIVES * LEASE end
 
--- The rate where nobody tells a limit (core/inferred.py)
-
-local function burst_of(limit) return math.max(1.0, limit / 60.0) end
-
-local function set_rate(l, value, now) resize(l, value, 60.0, burst_of(value), now) end
-
-local function cut(l, now)
-  local s = pool.inferred
-  s.cuts = now - s.cut_at < 10.0 and s.cuts + 1 or 1
-  local part = math.min(0.5, 0.05 * 2.0 ^ (s.cuts - 1))
-  local most = math.max(s.recent, (1 - 0.5) * l.limit)
-  set_rate(l, math.max(1.0, math.min(most, l.limit * (1 - part))), now)
-end
-
-local function refused(l, workers, now)
-  local s = pool.inferred
-  if workers == 1 then
-    set_rate(l, math.max(1.0, s.recent), now)
-  elseif now - s.cut_at >= 1.0 then
-    if s.passed > 3.0 then
-      cut(l, now)
-    else
-      if s.wait == 0 then s.rate = l.limit end
-      s.wait = math.min(8.0, math.max(1.0, 2 * s.wait))
-      set_rate(l, 60.0 / s.wait, now)
-    end
-    s.cut_at, s.passed, s.tried_at = now, 0.0, INF
-  end
-  correct(l, math.min(0.0, available(l)), now)
-end
-
-local function try(l, sent, now)
-  local s = pool.inferred
-  if sent > 0 then s.tried_at = math.min(s.tried_at, now) end
-  if now - s.tried_at >= 1.5 then
-    set_rate(l, s.rate, now)
-    s.wait, s.tried_at = 0.0, INF
-  end
+local function count_alive(now)
+  local count = 0
+  for _, w in ipairs(pool.workers) do if alive(w, now) then count = count + 1 end end
+  return count
 end
 
 local function infer(renewal, now)
-  local s, workers = pool.inferred, 0
-  for _, other in ipairs(pool.workers) do if alive(other, now) then workers = workers + 1 end end
-  local elapsed = math.max(0.0, now - s.at)
-  s.recent = s.recent * math.exp(-elapsed / 60.0) + math.max(0.0, renewal.sent)
-  s.passed = s.passed + renewal.sent
-  s.at = now
-  local l = find("?requests")
-  if not l then
-    if renewal.limited > 0 and s.recent >= 1 then
-      l = limit_of("?requests", "requests", s.recent, 60.0, burst_of(s.recent), now)
-      pool.limits[#pool.limits + 1] = l
-      shape(l, "b", 1e9, now)
-      correct(l, 0.0, now)
-      s.cut_at, s.cuts, s.passed = now, 1, 0.0
-    end
-  elseif renewal.limited > 0 then
-    refused(l, workers, now)
-  elseif s.wait > 0 then
-    try(l, renewal.sent, now)
-  elseif workers > 1 and available(l) < 0.5 * l.burst then
-    local growth = math.min(0.05, 0.001 * (1 + ((now - s.cut_at) / 30.0) ^ 2))
-    set_rate(l, l.limit * (1 + growth * math.min(elapsed, 1.0)), now)
-  end
+  local found = follow(pool.inferred, renewal.sent, renewal.limited, find(INFERRED), count_alive(now), now)
+  if found then pool.limits[#pool.limits + 1] = found end
 end
 
 local function teach(lessons, now)
-  local workers = 0
-  for _, other in ipairs(pool.workers) do if alive(other, now) then workers = workers + 1 end end
+  local workers = count_alive(now)
   for _, lesson in ipairs(lessons) do
     local old
     for _, learned in ipairs(pool.learned) do if learned.name == lesson.name then old = learned end end

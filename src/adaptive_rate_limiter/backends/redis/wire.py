@@ -14,7 +14,8 @@ from adaptive_rate_limiter.core.renewal import Grant, Granted, Learned
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.renewal import Renewal
 
-SCRIPT = files(__package__).joinpath("pool.lua").read_text("utf-8")
+PARTS = ("share.lua", "inferred.lua", "pool.lua")
+SCRIPT = "\n".join(files(__package__).joinpath(part).read_text("utf-8") for part in PARTS)
 DIGEST = hashlib.sha1(
     SCRIPT.encode(), usedforsecurity=False
 ).hexdigest()  # the name by which EVALSHA knows it

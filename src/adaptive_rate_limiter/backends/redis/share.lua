@@ -1,0 +1,173 @@
+-- One limit: core/share.py, number for number.
+local BINS, INF = 120, math.huge
+
+local function has(limit, letter) return string.find(limit.algorithms, letter, 1, true) ~= nil end
+local function get(map, key) return map[key] or 0.0 end
+
+local function capacity(l) if has(l, "b") then return l.burst end return l.limit end
+
+local function guard(l)
+  if l.evidence >= 1e9 or not has(l, "b") then return 0.0 end
+  local least = math.min(0.3 * l.limit / l.window, 0.05 * l.limit)
+  return least >= 0.1 and least or 0.0
+end
+
+local function span(l) return l.window + math.min(0.5, 0.05 * l.window) end
+
+local function slid(l)
+  local total = 0.0
+  for _, entry in ipairs(l.bins) do total = total + entry[2] end
+  return l.limit - total
+end
+
+local function available(l)
+  local least = INF
+  if has(l, "b") then least = math.min(least, l.value) end
+  if has(l, "f") then least = math.min(least, l.limit - l.used) end
+  if has(l, "s") then least = math.min(least, slid(l)) end
+  return least
+end
+
+local function advance(l, now, leased)
+  local before = available(l)
+  if now > l.at then
+    l.value = math.min(l.burst, l.value + (now - l.at) * l.limit / l.window)
+    l.at = now
+  end
+  if now >= l.ends_at then
+    l.used = leased
+    l.ends_at = leased > 0 and now + span(l) or INF
+    l.ends_told = false
+  end
+  local width = l.window / BINS
+  while #l.bins > 0 and (l.bins[1][1] + 1) * width + span(l) <= now do table.remove(l.bins, 1) end
+  l.refilled = l.refilled + math.max(0.0, available(l) - before)
+end
+
+local function use(l, amount, now)
+  l.used = math.max(0.0, l.used + amount)
+  if amount > 0 and l.ends_at == INF then
+    l.ends_at = now + span(l)
+    l.ends_told = false
+  end
+end
+
+local function return_oldest(l, amount)
+  for _, entry in ipairs(l.bins) do
+    local part = math.min(amount, entry[2])
+    entry[2] = entry[2] - part
+    amount = amount - part
+  end
+end
+
+local function bin(l, amount, now)
+  if not has(l, "s") then return end
+  local number = math.floor(now / (l.window / BINS))
+  if amount < 0 then
+    return_oldest(l, -amount)
+  elseif amount > 0 then
+    if #l.bins == 0 or l.bins[#l.bins][1] < number then l.bins[#l.bins + 1] = {number, 0.0} end
+    l.bins[#l.bins][2] = l.bins[#l.bins][2] + amount
+  end
+end
+
+local function unbin(l, amount, taken_at)
+  local number = math.floor(taken_at / (l.window / BINS))
+  for _, entry in ipairs(l.bins) do
+    if entry[1] >= number and amount > 0 then
+      local part = math.min(amount, entry[2])
+      entry[2] = entry[2] - part
+      amount = amount - part
+    end
+  end
+end
+
+local function exchange(l, leased, spent, now, leased_at)
+  l.taken = l.taken + (spent - leased)
+  l.value = math.min(l.burst, l.value + leased - spent)
+  use(l, spent - leased, now)
+  unbin(l, leased, leased_at)
+  bin(l, spent, now)
+end
+
+local function take(l, amount, now, taken_at)
+  l.taken = l.taken + amount
+  l.value = math.min(l.burst, l.value - amount)
+  use(l, amount, now)
+  if amount < 0 then unbin(l, -amount, taken_at) else bin(l, amount, now) end
+end
+
+local function correct(l, left, now)
+  left = math.min(left, capacity(l))
+  l.value = math.min(l.burst, left)
+  l.used = math.max(0.0, l.limit - left)
+  if l.used > 0 and l.ends_at == INF then
+    l.ends_at = now + span(l)
+    l.ends_told = false
+  end
+  if has(l, "s") then
+    local missing = slid(l) - left
+    if missing > 0 then bin(l, missing, now) else return_oldest(l, -missing) end
+  end
+end
+
+local function shape(l, algorithms, evidence, now)
+  local left = available(l)
+  l.evidence = evidence
+  if algorithms ~= l.algorithms then
+    local slides = has(l, "s")
+    l.algorithms = algorithms
+    if not has(l, "s") then
+      l.bins = {}
+    elseif not slides then
+      bin(l, math.max(0.0, l.limit - left), now)
+    end
+  end
+end
+
+local function resize(l, limit, window, burst, now)
+  if burst <= 0 then burst = limit end
+  l.value = math.min(burst, l.value + burst - l.burst)
+  l.burst = burst
+  if window ~= l.window then
+    local used = math.max(0.0, l.limit - slid(l))
+    l.bins = {}
+    l.window = window
+    bin(l, used, now)
+    if l.ends_at < INF then l.ends_at = math.min(l.ends_at, now + span(l)) end
+  end
+  l.limit = limit
+end
+
+local function end_at(l, when)
+  if has(l, "f") then
+    l.ends_at = l.ends_told and math.min(l.ends_at, when) or when
+    l.ends_told = true
+  end
+end
+
+local function ready_at(l, amount, now)
+  local latest = now
+  amount = math.min(amount, capacity(l))
+  if has(l, "b") and l.value < amount then
+    latest = math.max(latest, now + (math.min(amount, l.burst) - l.value) * l.window / l.limit)
+  end
+  if has(l, "f") and l.limit - l.used < amount then
+    latest = math.max(latest, l.ends_at < INF and l.ends_at or now + span(l))
+  end
+  if has(l, "s") then
+    local left, width = slid(l), l.window / BINS
+    for _, entry in ipairs(l.bins) do
+      if left >= amount then break end
+      left = left + entry[2]
+      latest = math.max(latest, (entry[1] + 1) * width + span(l))
+    end
+  end
+  return latest
+end
+
+local function limit_of(key, unit, limit, window, burst, now)
+  return {key = key, unit = unit, limit = limit, window = window, burst = burst, algorithms = "bfs", evidence = 0.0,
+    at = now, value = burst, used = 0.0, ends_at = INF, ends_told = false, bins = {}, taken = 0.0, refilled = 0.0,
+    newest = 0.0}
+end
