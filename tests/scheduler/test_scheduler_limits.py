@@ -138,35 +138,6 @@ async def test_a_request_that_turns_out_too_large_while_it_waits_blocks_nobody(m
         assert await small == "small"
 
 
-async def test_who_leaves_while_others_have_all_slots_was_never_sent(make, turn, settled):
-    """Its bucket has let it in, and other buckets' requests are under way: all is given back."""
-    api = Api().hold()
-    async with make(max_concurrent_executions=1, quotas={"tokens": 1000}) as scheduler:
-        first = asyncio.create_task(scheduler.submit_request(request(model_id="a"), api.call()))
-        second = asyncio.create_task(scheduler.submit_request(request(model_id="b"), api.call()))
-        await turn()
-        second.cancel()
-        api.gate.set()
-        await asyncio.gather(first, second, return_exceptions=True)
-        left = {b.bucket_id: b.limits[0].remaining for b in scheduler.limiter.snapshot().buckets}
-        assert left == {"default/a": 990, "default/b": 1000}
-        assert settled(scheduler)
-
-
-@pytest.mark.parametrize("limit", [1, 3, 10])
-async def test_concurrency_is_bounded_over_all_buckets(make, mode, turn, limit):
-    api = Api().hold()
-    async with make(mode, max_concurrent_executions=limit, quotas={"requests": 10_000}) as scheduler:
-        tasks = [
-            asyncio.create_task(scheduler.submit_request(request(model_id=f"m{n % 3}"), api.call(n)))
-            for n in range(30)
-        ]
-        await turn()
-        assert len(api.started) == limit
-        api.gate.set()
-        assert await asyncio.gather(*tasks) == list(range(30))
-
-
 async def test_a_full_bucket_does_not_hold_up_another(make, turn):
     api = Api()
     quotas = {"slow": ONE_A_SECOND, "fast": {"requests": 6000}}
