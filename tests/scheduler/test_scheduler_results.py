@@ -162,6 +162,23 @@ async def test_what_never_left_is_given_back(make):
     assert bucket.limits[0].remaining == 1000
 
 
+async def test_without_an_estimate_earlier_replies_tell_what_a_request_takes(make, mode, turn):
+    """It was taken for nothing: whatever the limit on tokens, all requests went at once."""
+    api = Api({"usage": {"prompt_tokens": 60, "completion_tokens": 40, "total_tokens": 100}})
+    async with make(mode, quotas={"tokens": 1000}, max_concurrent_executions=50) as scheduler:
+        await scheduler.submit_request(request(estimated_tokens=None), api.call())
+        api.hold()
+        tasks = [
+            asyncio.create_task(scheduler.submit_request(request(estimated_tokens=None), api.call()))
+            for _ in range(30)
+        ]
+        await turn()
+        assert len(api.started) == 10
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 # Time
 
 
