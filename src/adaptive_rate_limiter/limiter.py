@@ -111,6 +111,7 @@ class Limiter(Shown):
         self.max_pause = seconds("max_pause", max_pause)
         self.clock: Clock = clock or SystemClock()
         self.parse = parse
+        self.may_pass_unread = parse is parse_response  # who knows what somebody else's reading finds
         self._backend = backend or MemoryBackend()
         self._prefix = namespace.replace("%", "%25").replace("/", "%2F") + "/"
         self._key = hashlib.blake2b(namespace.encode(errors="replace")).digest()

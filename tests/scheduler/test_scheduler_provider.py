@@ -122,6 +122,15 @@ async def test_the_provider_reads_instead_of_the_built_in_rules(make):
     assert (body, status) == (None, 200)
 
 
+async def test_the_provider_reads_every_response(make):
+    """Who knows what it looks for."""
+    provider = Told(limits={})
+    async with make(provider=provider) as scheduler:
+        for _ in range(20):
+            await scheduler.submit_request(request(), Api(told(limit=10_000, remaining=9_999)).call())
+    assert provider.asked["parse"] == 20
+
+
 @pytest.mark.parametrize(
     ("info", "waits"),
     [

@@ -125,6 +125,45 @@ async def test_limits_are_learned_from_a_result(make, mode, result):
     assert limits == {"requests": 120, "tokens": 9000}
 
 
+@pytest.fixture
+def read(monkeypatch):
+    """How often a scheduler reads headers from here on."""
+
+    def read(scheduler):
+        seen, parse = [], scheduler.limiter.parse
+        monkeypatch.setattr(
+            scheduler.limiter, "parse", lambda *given, **more: seen.append(given) or parse(*given, **more)
+        )
+        return seen
+
+    return read
+
+
+@pytest.mark.parametrize(("remaining", "least", "most"), [(9000, 1, 100), (2000, 200, 200)])
+async def test_headers_far_from_every_limit_need_not_all_be_read(make, read, *, remaining, least, most):
+    async with make() as scheduler:
+        seen = read(scheduler)
+        for sent in range(200):
+            headers = {
+                "x-ratelimit-limit-requests": "10000",
+                "x-ratelimit-remaining-requests": str(remaining - sent),
+            }
+            await scheduler.submit_request(request(), Api({"headers": headers}).call())
+    assert least <= len(seen) <= most
+
+
+async def test_a_refusal_is_always_read(make, read, later):
+    async with make() as scheduler:
+        for _ in range(5):
+            await scheduler.submit_request(request(), Api({"headers": HEADERS}).call())
+        seen = read(scheduler)
+        refused = {"headers": {"retry-after": "2"}, "status": 429}
+        task = asyncio.create_task(scheduler.submit_request(request(), Api(refused, "answer").call()))
+        await later(2.1)
+        assert await task == "answer"
+    assert len(seen) == 1
+
+
 USAGES = {
     "an SDK's model": ChatCompletion.model_validate(COMPLETION),
     "a response's body": httpx.Response(200, json=COMPLETION),

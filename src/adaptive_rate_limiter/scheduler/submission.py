@@ -244,5 +244,6 @@ class Submission:
         return wait if run.loop.time() + wait < self.deadline else None
 
     def _observe(self, answer: Answer | None) -> None:
-        if answer is not None:
-            self.reservation.observe(*answer, url=self.run.base_url)
+        if answer is None or (answer.status < FIRST_ERROR and self.reservation.pass_unread()):
+            return
+        self.reservation.observe(*answer, url=self.run.base_url)
