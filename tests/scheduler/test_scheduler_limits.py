@@ -7,6 +7,7 @@ import pytest
 
 from adaptive_rate_limiter import CapacityExceededError, MemoryBackend
 from adaptive_rate_limiter.scheduler import StateConfig
+from adaptive_rate_limiter.testing import FixedWindow, SlidingWindow, TokenBucket
 
 from .conftest import Api, request
 
@@ -91,6 +92,32 @@ async def test_only_a_part_of_a_limit_is_used(make, mode, later, ratio):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("kind", [TokenBucket, FixedWindow, SlidingWindow])
+@pytest.mark.parametrize("ratio", [0.9, 0.5])
+async def test_minute_after_minute_only_a_part_of_the_limit_is_used(make, clock, later, kind, ratio):
+    """Of a token bucket the depth was left, and all that flows in was used."""
+    limit, sent = kind(600, 60.0), []
+
+    async def call():
+        now = clock.now()
+        limit.charge(1, now)
+        sent.append(now)
+        reply = told(600, int(limit.remaining(now)))
+        reply["headers"]["x-ratelimit-reset-requests"] = f"{limit.reset_after(now):.3f}s"
+        return reply
+
+    async with make(rate_limit_buffer_ratio=ratio, max_queue_size=5000) as scheduler:
+        await scheduler.submit_request(request(), call)
+        tasks = [asyncio.create_task(scheduler.submit_request(request(), call)) for _ in range(3000)]
+        await later(240)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for minute in (1, 2, 3):
+        used = sum(60 * minute <= at - sent[0] < 60 * (minute + 1) for at in sent)
+        assert used == pytest.approx(600 * ratio, rel=0.02)
 
 
 async def test_a_bucket_that_is_less_deep_than_its_limit_is_used(make, later):
