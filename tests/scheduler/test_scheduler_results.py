@@ -63,6 +63,19 @@ async def test_a_function_may_be_plain_or_return_any_awaitable(make, mode):
             assert await scheduler.submit_request(request(), call) == "answer"
 
 
+async def test_a_request_that_may_go_goes_at_once(make, mode):
+    """No turn of the event loop passes between a request and its result, let alone a tick of a clock."""
+
+    async def call():
+        return "answer"
+
+    async with make(mode, quotas={"requests": 1000, "tokens": 10_000}) as scheduler:
+        for _ in range(3):
+            with pytest.raises(StopIteration) as ended:
+                scheduler.submit_request(request(), call).send(None)
+            assert ended.value.value == "answer"
+
+
 class BrokenError(Exception):
     pass
 
