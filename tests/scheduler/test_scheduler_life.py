@@ -171,6 +171,24 @@ def test_a_loop_that_ended_without_a_stop(mode, caplog):
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
+def test_a_block_that_its_loop_never_left(mode):
+    """It counted as one that is still to be left, and the scheduler did not stop any more."""
+    scheduler = create_scheduler(Client(), mode)
+    lost = asyncio.new_event_loop()
+    lost.run_until_complete(scheduler.__aenter__())
+    for task in asyncio.all_tasks(lost):
+        task.cancel()
+    lost.run_until_complete(asyncio.sleep(0))
+    lost.close()
+
+    async def main():
+        async with scheduler:
+            assert await scheduler.submit_request(request(), Api("answer").call()) == "answer"
+        assert not scheduler.is_running()
+
+    asyncio.run(main())
+
+
 def test_two_event_loops_at_once_are_told_apart():
     scheduler = create_scheduler(Client())
     inside, leave = threading.Event(), threading.Event()
