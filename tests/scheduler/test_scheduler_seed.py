@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 import redis.asyncio
@@ -203,6 +204,18 @@ async def test_metrics_are_exposed(mode):
         model = "account" if mode == "account" else "venice-uncensored"
         labels = {"bucket": f"exposed-{mode}/{model}", "model": model}
         assert REGISTRY.get_sample_value("adaptive_rate_limiter_calls_admitted_total", labels) == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_is_in_the_readme(page):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [name for name in run(page) if not name.startswith("__") and f"`{name}`" not in readme] == []
+
+
+@pytest.mark.parametrize("extra", ["redis", "metrics", "full", "dev"])
+def test_every_extra_is_there(extra):
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"\n{extra} = [" in project.partition("[project.optional-dependencies]")[2]
 
 
 # Names, fields and defaults
