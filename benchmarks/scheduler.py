@@ -15,6 +15,7 @@ import sys
 import venv
 from collections import defaultdict
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from benchmarks.scheduler_client import CALLS, CONCURRENCIES, MODES
 ROOT = Path(__file__).parent.parent
 PEER = "1.3.0"
 PEER_HOME = ROOT / ".venv-peer"
-PEER_NEEDS = (f"adaptive-rate-limiter=={PEER}", "httpx==0.28.1")
+PEER_NEEDS = (f"adaptive-rate-limiter=={PEER}", f"httpx2=={version('httpx2')}")
 CLIENTS = ("adaptive", PEER)
 ALGORITHMS = ("token_bucket", "fixed_window", "sliding_window")
 LATENCY = (0.2, 0.6)
@@ -75,8 +76,8 @@ def overhead_lines() -> Iterable[str]:
     figures = overhead()
     yield "`submit_request` of a call that gives way once and returns, limits far away: requests a second of as many callers"
     yield "as may run at once, and in brackets the CPU microseconds of each beyond those of the call itself. The reply is"
-    yield "nothing, or an object with OpenAI's headers, which are read. The release is told the limits by its provider, which"
-    yield "it needs; ours gets a client and nothing else."
+    yield "nothing, or an object with OpenAI's headers. The release is told the limits by its provider, which it needs; ours"
+    yield "gets a client and nothing else."
     yield ""
     yield "| mode | reply | | " + " | ".join(f"{callers:,} at once" for callers in CONCURRENCIES) + " |"
     yield "|---" * (3 + len(CONCURRENCIES)) + "|"

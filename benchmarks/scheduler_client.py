@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import httpx2
 
 import adaptive_rate_limiter
 from adaptive_rate_limiter import TEXT, DiscoveredBucket, ProviderInterface, RateLimitInfo, RequestMetadata
@@ -149,13 +149,15 @@ async def scheduled(mode: str, call: Callable[[], Awaitable[Any]], concurrency: 
 async def batch(base_url: str, mode: str, calls: int, limit: int) -> dict[str, Any]:
     """All calls at once. Ours is told nothing; the registry's release is told the limit, which it cannot do without."""
     scheduler = scheduler_of(mode, None if OURS else Provider(limit), rate_limit_buffer_ratio=1.0)
-    pool = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=base_url, timeout=60, limits=pool) as http, scheduler:
+    # Of httpx, the pool alone takes 10 ms of processor a call where a hundred are under way: it looks at every
+    # connection for every request that waits. httpx2 takes a third of that for all that it does.
+    pool = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(base_url=base_url, timeout=60, limits=pool) as http, scheduler:
 
         async def call() -> Any:
             response = await http.post("/chat/completions", json=BODY)
             response.raise_for_status()
-            # The release takes a response of httpx for a stream, and reads no headers of it.
+            # The release takes a response of httpx2 for a stream, and reads no headers of it.
             return SimpleNamespace(headers=dict(response.headers), status_code=response.status_code)
 
         started = time.monotonic()

@@ -1,6 +1,6 @@
 """Client-side rate limiter for LLM APIs: learns the provider's limits and fills them without being refused."""
 
-from adaptive_rate_limiter.backends import BaseBackend, MemoryBackend
+from adaptive_rate_limiter.backends import BaseBackend, MemoryBackend, RedisBackend
 from adaptive_rate_limiter.batch import AsyncBatch, Batch, Outcome
 from adaptive_rate_limiter.core.quota import Quota
 from adaptive_rate_limiter.exceptions import (
@@ -71,6 +71,7 @@ __all__ = [
     "RateLimitedAsyncIterator",
     "RateLimiterConfig",
     "RateLimiterError",
+    "RedisBackend",
     "Refusal",
     "RefusalKind",
     "RequestMetadata",

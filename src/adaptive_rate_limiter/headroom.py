@@ -6,6 +6,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.gauge import Gauge
+from adaptive_rate_limiter.core.levels import BucketLevel
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.bucket import Bucket
@@ -15,29 +16,42 @@ __all__ = ["keep_headroom"]
 
 
 class Headroom(Gauge):
-    """A told limit seen through a higher floor. It counts nothing of its own: the told one does.
+    """A told limit seen through a higher floor, and a bucket at a slower pace: a full one is never emptied below the
+    floor, and what flows in is not all used either. Windows are counted by the told one alone.
 
     A call that is larger than what the floor leaves goes when all of the limit is there.
     """
 
-    __slots__ = ("part", "peak", "told")
+    __slots__ = ("pace", "part", "peak", "told")
 
     def __init__(self, told: ToldGauge, part: float, now: float) -> None:
         super().__init__(told.unit, told.limit, told.window, told.models, "headroom")
-        super().follow(())
         self.told = told
         self.part = part
         self.peak = 0.0  # the most that was ever left: a bucket may hold less than the limit that is told
+        self.pace = BucketLevel(self.rate * told.window, told.window, now, told.capacity)
+        self.pace.correct(told.bucket.available(now), now)
+        self.follow((self.pace,))
         self.look(now)
+
+    @property
+    def rate(self) -> float:
+        return (1 - self.part) * super().rate
 
     def look(self, now: float) -> None:
         """A header was read."""
-        told = self.told
-        self.limit, self.window, self.active = told.limit, told.window, told.active
+        told, pace = self.told, self.pace
+        if (self.limit, self.window) != (told.limit, told.window):
+            self.limit, self.window = told.limit, told.window
+            pace.resize(self.rate * told.window, told.window, now)
+        if pace.burst != told.capacity:
+            pace.deepen(told.capacity, now)
+        self.active = told.active
         if told.readings > 1:
             # It follows the likeliest way of counting. The told one waits for all that are plausible, as long as
             # a window at times: to wait so long for what is not even needed would be too much.
-            self.active = (max(zip(told.scores, told.models, strict=True), key=itemgetter(0))[1],)
+            likeliest = max(zip(told.scores, told.models, strict=True), key=itemgetter(0))[1]
+            self.active = (told.bucket, pace) if likeliest is told.bucket else (likeliest,)
         self.peak = min(told.capacity, max(self.peak, told.available(now) + told.floor(now)))
 
     def floor(self, now: float) -> float:

@@ -111,6 +111,7 @@ class Limiter(Shown):
         self.max_pause = seconds("max_pause", max_pause)
         self.clock: Clock = clock or SystemClock()
         self.parse = parse
+        self.may_pass_unread = parse is parse_response  # who knows what somebody else's reading finds
         self._backend = backend or MemoryBackend()
         self._prefix = namespace.replace("%", "%25").replace("/", "%2F") + "/"
         self._key = hashlib.blake2b(namespace.encode(errors="replace")).digest()
@@ -134,7 +135,8 @@ class Limiter(Shown):
         or messages, whose tokens are estimated) and `max_tokens` (the most that the answer may have).
         `tenant` and `priority` (higher first) order the line; `timeout` is the longest wait in seconds.
         `units`: what it takes of other units, such as ``{"images": 2}``. `estimated=True` says that the size
-        is a guess. `route` tells apart calls of one model to several hosts before the first is sent.
+        is a guess; by itself, that it is the usual one of this bucket's calls. `route` tells apart calls of one
+        model to several hosts before the first is sent.
 
         Raises CapacityExceededError, with `bucket_id` and `retry_after`, at once when the call is larger than
         the whole limit or would wait beyond `timeout`, `max_wait` or a pause longer than `max_pause`; and

@@ -68,6 +68,8 @@ def call_from(
     guessed = 0.0
     if tokens is not None:
         cost = _stated(amount("tokens", tokens), input_tokens, output_tokens)
+    elif estimated and all(told is None for told in (prompt, input_tokens, output_tokens, max_tokens)):
+        cost = core.charging.hold(*core.estimator.usual(), None)
     elif estimated or prompt is not None or input_tokens is None or output_tokens is None:
         if input_tokens is None:
             guessed = 0.0 if prompt is None else guess_tokens(prompt, model)

@@ -49,7 +49,7 @@ class RequestMetadata:
 
     `request_id`: any name; several requests may share one. `model_id` and `resource_type` lead to its bucket;
     `requires_model=False` says that the model does not matter.
-    `estimated_tokens`: its size, input and output together; None if nothing is known.
+    `estimated_tokens`: its size, input and output together; None for what requests like it have used so far.
     `priority`: higher goes first. `client_id`: the tenant that the request is for.
     `timeout`: seconds from submission until it must have been answered; None, the default, has no bound.
     `submitted_at` and `endpoint` are the caller's own notes.

@@ -93,8 +93,8 @@ class Reservation:
 
     def pass_unread(self) -> bool:
         """Note a success without reading it, if nothing is near its limit and one was read just now; else False."""
-        bucket = self.bucket
-        if self._limiter.clock.now() >= bucket.bucket.unread_until:
+        bucket, limiter = self.bucket, self._limiter
+        if not limiter.may_pass_unread or limiter.clock.now() >= bucket.bucket.unread_until:
             return False
         self.refusal = None
         bucket.step(Bucket.pass_unread, self.call)

@@ -56,6 +56,23 @@ def test_the_estimator_learns_input_and_output():
     estimator.learn(0.0, 5.0, None)
 
 
+@pytest.mark.parametrize(
+    ("told", "usual"),
+    [
+        ((30.0, 12.0, 42.0), (30.0, 12.0)),
+        ((None, None, 42.0), (42.0, 0.0)),
+        ((None, 12.0, 42.0), (30.0, 12.0)),
+        ((30.0, None, None), (30.0, 0.0)),
+        ((None, None, None), (0.0, 0.0)),
+    ],
+)
+def test_the_estimator_knows_a_call_of_which_nothing_is_known(told, usual):
+    estimator = Estimator()
+    assert estimator.usual() == (0.0, 0.0)
+    estimator.learn(0.0, *told)
+    assert estimator.usual() == usual
+
+
 class Text:
     pass
 

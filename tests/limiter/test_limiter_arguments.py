@@ -162,3 +162,14 @@ def test_estimates_are_corrected_by_what_calls_really_used(clock):
     reservation = limiter.acquire("m", prompt="x" * 400, max_tokens=1000)
     assert 180 <= reservation.call.cost["input_tokens"] <= 260
     assert reservation.call.cost["output_tokens"] <= 30
+
+
+def test_an_estimate_without_a_size_is_the_usual_one(clock):
+    limiter = Limiter(quotas={"tokens": 100_000}, clock=clock)
+    first = limiter.acquire("m", estimated=True)
+    assert first.call.cost["tokens"] == 0
+    first.settle(input_tokens=200, output_tokens=10)
+    second = limiter.acquire("m", estimated=True)
+    sizes = {unit: second.call.cost[unit] for unit in ("tokens", "input_tokens", "output_tokens")}
+    assert sizes == {"tokens": 210, "input_tokens": 200, "output_tokens": 10}
+    assert limiter.acquire("m").call.cost["tokens"] == 0  # of which nobody said anything

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 
 import httpx
@@ -171,6 +173,24 @@ def test_a_loop_that_ended_without_a_stop(mode, caplog):
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
+def test_a_block_that_its_loop_never_left(mode):
+    """It counted as one that is still to be left, and the scheduler did not stop any more."""
+    scheduler = create_scheduler(Client(), mode)
+    lost = asyncio.new_event_loop()
+    lost.run_until_complete(scheduler.__aenter__())
+    for task in asyncio.all_tasks(lost):
+        task.cancel()
+    lost.run_until_complete(asyncio.sleep(0))
+    lost.close()
+
+    async def main():
+        async with scheduler:
+            assert await scheduler.submit_request(request(), Api("answer").call()) == "answer"
+        assert not scheduler.is_running()
+
+    asyncio.run(main())
+
+
 def test_two_event_loops_at_once_are_told_apart():
     scheduler = create_scheduler(Client())
     inside, leave = threading.Event(), threading.Event()
@@ -244,3 +264,43 @@ async def test_a_scheduler_that_is_started_is_in_the_registry_of_the_process(mak
         }
         sample = prometheus_client.REGISTRY.get_sample_value
         assert sample("adaptive_rate_limiter_calls_admitted_total", labels) == 1
+
+
+ALONE = """
+import asyncio, sys
+
+EXTRAS = {"prometheus_client", "httpx", "httpx2", "redis", "openai", "anthropic", "rich", "tqdm", "yaml", "matplotlib", "uvicorn"}
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name in EXTRAS else found(name, package)
+from adaptive_rate_limiter import TEXT, RequestMetadata, create_scheduler
+
+class Client:
+    base_url, timeout = "https://api.example.com", 30.0
+    def get_headers(self): return {}
+
+async def call():
+    return "answer"
+
+async def main(mode):
+    async with create_scheduler(Client(), mode) as scheduler:
+        print(await scheduler.submit_request(RequestMetadata("req-1", "m", TEXT), call))
+
+for mode in ("basic", "intelligent", "account"):
+    asyncio.run(main(mode))
+print(EXTRAS & set(sys.modules))
+"""
+
+
+def test_a_scheduler_needs_none_of_the_extras():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ALONE], check=True, capture_output=True, text=True, timeout=50
+    )
+    assert done.stdout == "answer\nanswer\nanswer\nset()\n"

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from adaptive_rate_limiter import QueueOverflowError
-from adaptive_rate_limiter.scheduler.line import Slots
 
 from .conftest import Api, request
 from .test_scheduler_limits import ONE_A_SECOND
@@ -98,25 +97,3 @@ async def test_dropped_at_the_moment_of_its_turn(make, later, turn, settled):
         results = await asyncio.gather(old, new, return_exceptions=True)
         assert "new" in results
         assert settled(scheduler)
-
-
-async def test_slots_pass_in_order_and_survive_those_who_leave(turn):
-    slots, got = Slots(1), []
-
-    async def take(name):
-        if not slots.try_take():
-            await slots.take()
-        got.append(name)
-
-    tasks = [asyncio.create_task(take(name)) for name in "abcd"]
-    await turn()
-    assert got == ["a"]
-    tasks[1].cancel()
-    await turn()
-    slots.give()
-    await turn()
-    assert got == ["a", "c"]
-    slots.give()
-    tasks[3].cancel()  # it is its turn, and it leaves: the slot is not lost
-    await turn()
-    assert (got, slots.free) == (["a", "c"], 1)

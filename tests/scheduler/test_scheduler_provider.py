@@ -10,7 +10,6 @@ from adaptive_rate_limiter import (
     BucketNotFoundError,
     CapacityExceededError,
     DiscoveredBucket,
-    RateLimiterError,
     RateLimitInfo,
     RequestTimeoutError,
 )
@@ -123,6 +122,15 @@ async def test_the_provider_reads_instead_of_the_built_in_rules(make):
     assert (body, status) == (None, 200)
 
 
+async def test_the_provider_reads_every_response(make):
+    """Who knows what it looks for."""
+    provider = Told(limits={})
+    async with make(provider=provider) as scheduler:
+        for _ in range(20):
+            await scheduler.submit_request(request(), Api(told(limit=10_000, remaining=9_999)).call())
+    assert provider.asked["parse"] == 20
+
+
 @pytest.mark.parametrize(
     ("info", "waits"),
     [
@@ -205,6 +213,33 @@ async def test_a_provider_that_never_answers_holds_up_nothing(make, mode, monkey
     assert "takes long" in caplog.text
 
 
+async def test_a_provider_that_never_answers_holds_up_only_the_first(make, monkeypatch, caplog):
+    """Each request waited for the whole time that one may take."""
+    monkeypatch.setattr("adaptive_rate_limiter.scheduler.provider.LOOKUP_PATIENCE", 0.5)
+    provider = Told(bucket="never")
+    started = time.monotonic()
+    async with make(provider=provider) as scheduler:
+        for _ in range(20):
+            assert await scheduler.submit_request(request(), Api("answer").call()) == "answer"
+    assert time.monotonic() - started < 10 * 0.5
+    assert provider.asked["bucket"] == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_a_lookup_that_hangs_is_given_up_and_made_again(make, monkeypatch, turn):
+    """One that hung once was never made again."""
+    monkeypatch.setattr("adaptive_rate_limiter.scheduler.provider.LOOKUP_PATIENCE", 0.01)
+    monkeypatch.setattr("adaptive_rate_limiter.scheduler.provider.PATIENCE", 0.02)
+    provider = Told(limits={}, bucket="never")
+    async with make(provider=provider) as scheduler:
+        await scheduler.submit_request(request(), Api().call())
+        provider.bucket = "default"
+        while "default/default" not in limits_of(scheduler):
+            await scheduler.submit_request(request(), Api().call())
+            await asyncio.sleep(0.005)
+    assert provider.asked["bucket"] == 2
+
+
 async def test_the_time_that_a_provider_takes_is_the_requests_own(make, mode):
     """Nobody waits longer for its bucket than the request may take in all."""
     started = time.monotonic()
@@ -281,74 +316,6 @@ def test_header_names_reach_the_provider_in_lower_case():
     provider = Told()
     Provider(provider).parse({"X-RateLimit-Limit-Requests": "60", b"Retry-After": b"2"}, None, 200)
     assert provider.seen[0] == {"x-ratelimit-limit-requests": "60", "retry-after": "2"}
-
-
-# A classifier
-
-
-class Classifier:
-    def __init__(self, made):
-        self.made = made
-
-    async def classify(self, request):
-        self.seen = request
-        return await answer(self.made, None)
-
-
-async def test_a_classifier_makes_the_metadata_of_a_mapping(make):
-    classifier = Classifier(request(model_id="found"))
-    async with make(classifier=classifier) as scheduler:
-        asked = {"model": "m", "messages": []}
-        assert await scheduler.submit_request(asked, Api("answer").call()) == "answer"
-        assert list(limits_of(scheduler)) == ["default/found"]
-    assert classifier.seen == asked
-
-
-@pytest.mark.parametrize("made", [RuntimeError("down"), None, {"model_id": "m"}])
-async def test_a_failing_classifier_is_reported_and_stops_nothing(make, caplog, made):
-    async with make(classifier=Classifier(made)) as scheduler:
-        assert await scheduler.submit_request({"model": "m"}, Api("answer").call()) == "answer"
-        assert list(limits_of(scheduler)) == ["default/m"]
-    assert "the classifier failed" in caplog.text
-
-
-async def test_a_classifier_that_never_answers_holds_up_nothing(make, monkeypatch, caplog):
-    monkeypatch.setattr("adaptive_rate_limiter.scheduler.scheduler.CLASSIFIER_PATIENCE", 0.01)
-    async with make(classifier=Classifier("never")) as scheduler:
-        assert await scheduler.submit_request({"model": "m"}, Api("answer").call()) == "answer"
-    assert "the classifier failed" in caplog.text
-
-
-@pytest.mark.parametrize("parts", [{"classifier": Classifier("never")}, {"provider": Told(bucket="never")}])
-async def test_the_end_tells_who_is_not_in_line_yet(make, mode, turn, caplog, parts):
-    api = Api()
-    async with make(mode, **parts) as scheduler:
-        asked = {"model": "m"} if "classifier" in parts else request()
-        task = asyncio.create_task(scheduler.submit_request(asked, api.call()))
-        await turn()
-    with pytest.raises(RateLimiterError, match="stopped before the request was sent"):
-        await task
-    assert api.started == []
-    assert "classifier" not in caplog.text
-
-
-async def test_classified_at_the_moment_of_the_end(make, turn):
-    gate, api = asyncio.Event(), Api()
-
-    class Slow(Classifier):
-        async def classify(self, request):
-            await gate.wait()
-            return self.made
-
-    async with make(classifier=Slow(request())) as scheduler:
-        task = asyncio.create_task(scheduler.submit_request({"model": "m"}, api.call()))
-        await turn()
-        gate.set()
-        asyncio.get_running_loop().call_soon(asyncio.ensure_future, scheduler.stop())
-        await turn()
-    with pytest.raises(RateLimiterError, match="stopped before the request was sent"):
-        await task
-    assert api.started == []
 
 
 async def test_the_buckets_of_countless_models_are_not_kept_for_ever(make, monkeypatch):

@@ -63,6 +63,19 @@ async def test_a_function_may_be_plain_or_return_any_awaitable(make, mode):
             assert await scheduler.submit_request(request(), call) == "answer"
 
 
+async def test_a_request_that_may_go_goes_at_once(make, mode):
+    """No turn of the event loop passes between a request and its result, let alone a tick of a clock."""
+
+    async def call():
+        return "answer"
+
+    async with make(mode, quotas={"requests": 1000, "tokens": 10_000}) as scheduler:
+        for _ in range(3):
+            with pytest.raises(StopIteration) as ended:
+                scheduler.submit_request(request(), call).send(None)
+            assert ended.value.value == "answer"
+
+
 class BrokenError(Exception):
     pass
 
@@ -125,6 +138,45 @@ async def test_limits_are_learned_from_a_result(make, mode, result):
     assert limits == {"requests": 120, "tokens": 9000}
 
 
+@pytest.fixture
+def read(monkeypatch):
+    """How often a scheduler reads headers from here on."""
+
+    def read(scheduler):
+        seen, parse = [], scheduler.limiter.parse
+        monkeypatch.setattr(
+            scheduler.limiter, "parse", lambda *given, **more: seen.append(given) or parse(*given, **more)
+        )
+        return seen
+
+    return read
+
+
+@pytest.mark.parametrize(("remaining", "least", "most"), [(9000, 1, 100), (2000, 200, 200)])
+async def test_headers_far_from_every_limit_need_not_all_be_read(make, read, *, remaining, least, most):
+    async with make() as scheduler:
+        seen = read(scheduler)
+        for sent in range(200):
+            headers = {
+                "x-ratelimit-limit-requests": "10000",
+                "x-ratelimit-remaining-requests": str(remaining - sent),
+            }
+            await scheduler.submit_request(request(), Api({"headers": headers}).call())
+    assert least <= len(seen) <= most
+
+
+async def test_a_refusal_is_always_read(make, read, later):
+    async with make() as scheduler:
+        for _ in range(5):
+            await scheduler.submit_request(request(), Api({"headers": HEADERS}).call())
+        seen = read(scheduler)
+        refused = {"headers": {"retry-after": "2"}, "status": 429}
+        task = asyncio.create_task(scheduler.submit_request(request(), Api(refused, "answer").call()))
+        await later(2.1)
+        assert await task == "answer"
+    assert len(seen) == 1
+
+
 USAGES = {
     "an SDK's model": ChatCompletion.model_validate(COMPLETION),
     "a response's body": httpx.Response(200, json=COMPLETION),
@@ -160,6 +212,23 @@ async def test_what_never_left_is_given_back(make):
             await scheduler.submit_request(request(), Api(wrapped).call())
         (bucket,) = scheduler.limiter.snapshot().buckets
     assert bucket.limits[0].remaining == 1000
+
+
+async def test_without_an_estimate_earlier_replies_tell_what_a_request_takes(make, mode, turn):
+    """It was taken for nothing: whatever the limit on tokens, all requests went at once."""
+    api = Api({"usage": {"prompt_tokens": 60, "completion_tokens": 40, "total_tokens": 100}})
+    async with make(mode, quotas={"tokens": 1000}, max_concurrent_executions=50) as scheduler:
+        await scheduler.submit_request(request(estimated_tokens=None), api.call())
+        api.hold()
+        tasks = [
+            asyncio.create_task(scheduler.submit_request(request(estimated_tokens=None), api.call()))
+            for _ in range(30)
+        ]
+        await turn()
+        assert len(api.started) == 10
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 # Time

@@ -55,6 +55,16 @@ async def test_usage_of_a_stream_is_charged(make, mode):
     assert bucket.limits[0].remaining == 1000 - 42
 
 
+async def test_without_an_estimate_a_stream_reserves_what_earlier_ones_used(make):
+    async with make(quotas=PLENTY) as scheduler:
+        first = await opened(scheduler, estimated_tokens=None)
+        assert first.context.reserved_tokens == 0
+        assert len([chunk async for chunk in first]) == 3
+        second = await opened(scheduler, estimated_tokens=None)
+        assert second.context.reserved_tokens == 42
+        await second.aclose()
+
+
 async def test_a_request_id_may_be_used_again(make, mode, settled):
     async with make(mode, quotas=PLENTY) as scheduler:
         first, second = await opened(scheduler), await opened(scheduler)

@@ -32,7 +32,7 @@ class BaseBackend(ABC):
 
     `weight`: this worker's part where several want more than there is. `on_outage`: what to do while `renew`
     fails; "degrade" spends the lease, then goes on at this worker's part of the limit, "open" lets everything go,
-    "closed" raises BackendConnectionError at once.
+    "closed" raises BackendConnectionError at once, or BackendOperationError where the backend was reached and failed.
 
     Raises ConfigurationError naming the argument and its value.
     """

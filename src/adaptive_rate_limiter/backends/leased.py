@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adaptive_rate_limiter.backends.locked import LockedBucket
 from adaptive_rate_limiter.core.lease import Lease, Terms
-from adaptive_rate_limiter.exceptions import BackendConnectionError
+from adaptive_rate_limiter.exceptions import BackendConnectionError, BackendOperationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.core.bucket import Bucket
     from adaptive_rate_limiter.core.pool import Grant, Renewal
     from adaptive_rate_limiter.core.queue import Call
+    from adaptive_rate_limiter.exceptions import RateLimiterError
 
 __all__ = ["LeasedBucket"]
 
@@ -35,10 +36,11 @@ class LeasedBucket(LockedBucket):
         self._renewal: Timer | None = None
         self._renewal_at = math.inf
         self._kicked = False
+        self._failure: Exception | None = None  # of the last renewal that failed
 
     def submit(self, call: Call, waker: Callable[[], Waker]) -> bool:
         if self.lease.outage and self.lease.on_outage == "closed":
-            raise self._unreachable()
+            raise self._out_of_order()
         admitted = super().submit(call, waker)
         self._ask()
         return admitted
@@ -48,10 +50,17 @@ class LeasedBucket(LockedBucket):
         self._ask()
         return result
 
-    def _unreachable(self) -> BackendConnectionError:
-        return BackendConnectionError(
-            f'{self.bucket_id}: the backend cannot be reached, and on_outage is "closed"'
-        )
+    def _out_of_order(self) -> RateLimiterError:
+        """What to tell the callers while the outage lasts; its cause is what the last renewal ended with."""
+        error: RateLimiterError
+        if isinstance(self._failure, BackendOperationError):
+            error = BackendOperationError(f'{self.bucket_id}: the backend fails, and on_outage is "closed"')
+        else:
+            error = BackendConnectionError(
+                f'{self.bucket_id}: the backend cannot be reached, and on_outage is "closed"'
+            )
+        error.__cause__ = self._failure
+        return error
 
     # Renewals
 
@@ -89,10 +98,11 @@ class LeasedBucket(LockedBucket):
     def _apply(self, bucket: Bucket, grant: Grant, sent_at: float, now: float) -> None:
         self.lease.apply(bucket, grant, sent_at, now)
 
-    def failed(self, delay: float) -> None:
+    def failed(self, delay: float, error: Exception) -> None:
         """The backend was not reached, or failed."""
         with self._lock:
             self._kicked = False
+            self._failure = error
         self.step(self._fail, delay)
 
     def _fail(self, bucket: Bucket, delay: float, now: float) -> None:
@@ -108,7 +118,7 @@ class LeasedBucket(LockedBucket):
         if self.lease.outage and self.lease.on_outage == "closed":
             for call in self.bucket.queue.calls():
                 self.bucket.queue.remove(call)
-                call.error = self._unreachable()
+                call.error = self._out_of_order()
                 done.append(call)
         return done
 

@@ -75,7 +75,7 @@ class Renewer:
         delay = min(MOST, FIRST * 2 ** min(failures - 1, 10)) * (0.5 + self._random.random())
         for bucket, answer in zip(buckets, answers, strict=True):
             if isinstance(answer, Exception):
-                bucket.failed(delay)
+                bucket.failed(delay, answer)
             else:
                 bucket.granted(answer, sent_at)
 

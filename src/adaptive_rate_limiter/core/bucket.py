@@ -434,7 +434,7 @@ class Bucket:
             self.tally.correct(hold.cost, charged)
         if corrected or call.trial is not None or self.concurrency.window < math.inf:
             self.wake_at = now  # something has come back
-        self.estimator.learn(call.guessed, usage.input_tokens, usage.output_tokens)
+        self.estimator.learn(call.guessed, usage.input_tokens, usage.output_tokens, usage.tokens)
         if call.share and self.queue.count:
             self.queue.correct(call.tenant, call.share - self.ledger.share(charged))
         if call.trial is not None:

@@ -63,9 +63,10 @@ class Quantile:
 class Estimator:
     """What calls to one model really use, against what was guessed."""
 
-    __slots__ = ("input_ratio", "output")
+    __slots__ = ("input", "input_ratio", "output")
 
     def __init__(self) -> None:
+        self.input = Quantile(0.0)  # of calls of which no guess was made
         self.input_ratio = Quantile(1.0)
         self.output = Quantile(FIRST_OUTPUT)
 
@@ -80,9 +81,22 @@ class Estimator:
         expected = math.ceil(self.output.value)
         return expected if max_tokens is None else min(expected, max_tokens)
 
-    def learn(self, guessed: float, input_tokens: float | None, output_tokens: float | None) -> None:
-        if input_tokens and guessed > 0:
-            self.input_ratio.learn(min(10.0, max(0.1, input_tokens / guessed)))
+    def usual(self) -> tuple[float, float]:
+        """Input and output of a call of which nothing is known, by what calls have used so far; 0 before the first."""
+        return math.ceil(self.input.value), math.ceil(self.output.value) if self.output.count else 0.0
+
+    def learn(
+        self,
+        guessed: float,
+        input_tokens: float | None,
+        output_tokens: float | None,
+        tokens: float | None = None,
+    ) -> None:
+        if guessed > 0:
+            if input_tokens:
+                self.input_ratio.learn(min(10.0, max(0.1, input_tokens / guessed)))
+        elif input_tokens or tokens:
+            self.input.learn(input_tokens or (tokens or 0.0) - (output_tokens or 0.0))
         if output_tokens:
             self.output.learn(output_tokens)
 

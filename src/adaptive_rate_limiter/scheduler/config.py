@@ -44,8 +44,8 @@ class RateLimiterConfig:
     `max_queue_size`: requests that wait for one bucket. To one more, `overflow_policy` "reject" says
     QueueOverflowError; "drop_oldest" says so to the one that waits longest (in intelligent mode; the others reject).
     `request_timeout`: of one attempt, until it returns its result or its stream.
-    `rate_limit_buffer_ratio`: the part of each limit that is used; the rest of what the provider tells as
-    remaining is never touched.
+    `rate_limit_buffer_ratio`: the part of each limit that is used, of those that replies or a provider tell: of
+    what is there at the start, and of what comes back minute after minute.
     `failure_window`, `max_failures`: so many failures in a row within that time, of one bucket, open its circuit.
     `max_retries`: attempts after the first. A refusal is tried again when the provider says, or when its
     limit allows; another failure (in basic mode only) after min(backoff_base ** retry, max_backoff) seconds

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import itertools
+from heapq import heappop, heappush
 
 from adaptive_rate_limiter.exceptions import QueueOverflowError, RateLimiterError
 from adaptive_rate_limiter.scheduler.interrupt import Interruptible
@@ -67,14 +68,15 @@ class Place(Interruptible):
 
 
 class Slots:
-    """So many requests at once, open streams included, in the order in which they were admitted.
+    """So many requests at once, open streams included; who waits goes by the rank that the bucket gave, the lowest first.
 
     Where there is one bucket, its own bound on calls in flight is met first, and nobody waits here.
     """
 
     def __init__(self, most: int) -> None:
         self.free = most
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line: list[tuple[float, int, asyncio.Future[None]]] = []  # a heap
+        self._came = itertools.count()  # equal ranks go as they came
 
     def try_take(self) -> bool:
         if self.free > 0:
@@ -82,9 +84,9 @@ class Slots:
             return True
         return False
 
-    async def take(self) -> None:
+    async def take(self, rank: float) -> None:
         turn = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
+        heappush(self._line, (rank, next(self._came), turn))
         try:
             await turn
         except BaseException:
@@ -94,7 +96,7 @@ class Slots:
 
     def give(self) -> None:
         while self._line:
-            turn = self._line.popleft()
+            turn = heappop(self._line)[-1]
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,8 @@ __all__ = ["Provider", "readings_of"]
 
 logger = logging.getLogger(__name__)
 
-DISCOVERY_PATIENCE = 30.0  # seconds, the default timeout of `discover_limits`
-LOOKUP_PATIENCE = 1.0  # seconds that a request waits to hear its bucket; the model's own serves until then
+PATIENCE = 30.0  # seconds, the default timeout of `discover_limits`; what takes longer has failed
+LOOKUP_PATIENCE = 1.0  # seconds to wait for a bucket's name; the mode's own bucket serves from then on
 MOST_BUCKETS = 10_000  # of the models whose bucket is kept in mind
 MINUTE = 60.0
 FIRST_ERROR = 400
@@ -38,6 +38,15 @@ FIRST_INSTANT, FIRST_MILLISECOND = (
 )  # a reset from there on is a Unix time, in seconds or milliseconds
 
 
+@dataclass(slots=True)
+class Asked:
+    """A question for a bucket that is not answered yet, since `at` in the time of its event loop."""
+
+    task: asyncio.Task[str | BucketNotFoundError]
+    at: float
+    is_reported: bool = False
+
+
 class Provider:
     """`provider`, asked and believed with care."""
 
@@ -45,7 +54,7 @@ class Provider:
         self._provider = provider
         self._reported: set[str] = set()
         self._buckets: dict[tuple[str, str], str] = {}
-        self._asked: dict[tuple[str, str], asyncio.Task[str | BucketNotFoundError]] = {}
+        self._asked: dict[tuple[str, str], Asked] = {}
 
     def parse(
         self, headers: Any, body: Any, status_code: int, *, url: Any = None, model: str | None = None
@@ -65,7 +74,7 @@ class Provider:
     async def discover(self, tell: Callable[[str, Iterable[QuotaReading]], object]) -> None:
         """Ask for the limits, and `tell` those of each bucket."""
         try:
-            found = await asyncio.wait_for(self._provider.discover_limits(), DISCOVERY_PATIENCE)
+            found = await asyncio.wait_for(self._provider.discover_limits(), PATIENCE)
             for bucket_id, bucket in found.items():
                 tell(bucket_id, _readings_of_bucket(bucket))
         except Exception:  # noqa: BLE001 - somebody else's code
@@ -80,25 +89,25 @@ class Provider:
         known = self._buckets.get(key)
         if known is not None:
             return known
-        task = self._asked.get(key)
-        if task is None:
-            task = self._asked[key] = asyncio.create_task(self._ask(key, instead))
-            run.keep(task)
-        with Place(run.line, NOT_KNOWN_YET):
-            await asyncio.wait({task}, timeout=min(LOOKUP_PATIENCE, patience))
-        if not task.done() or task.cancelled():
-            logger.warning(
-                "get_bucket_for_model(%r, %r) takes long; %s serves until it is done", *key, instead
-            )
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = Asked(asyncio.create_task(self._ask(key, instead)), run.loop.time())
+            run.keep(asked.task)
+        left = asked.at + LOOKUP_PATIENCE - run.loop.time()  # who comes later waits no longer than the first
+        if left > 0:
+            with Place(run.line, NOT_KNOWN_YET):
+                await asyncio.wait({asked.task}, timeout=min(left, patience))
+        if not asked.task.done() or asked.task.cancelled():
+            self._report_slow(key, asked, instead)
             return instead
-        answer = task.result()
+        answer = asked.task.result()
         if isinstance(answer, BucketNotFoundError):
             raise BucketNotFoundError(answer.bucket_id) from answer
         return answer
 
     async def _ask(self, key: tuple[str, str], instead: str) -> str | BucketNotFoundError:
         try:
-            bucket_id = await self._provider.get_bucket_for_model(*key)
+            bucket_id = await asyncio.wait_for(self._provider.get_bucket_for_model(*key), PATIENCE)
             if not isinstance(bucket_id, str) or not bucket_id:
                 raise TypeError(f"a bucket must be a name, got {bucket_id!r}")  # noqa: TRY301 - reported below
         except BucketNotFoundError as unknown:
@@ -112,6 +121,13 @@ class Provider:
             self._buckets.clear()
         self._buckets[key] = bucket_id
         return bucket_id
+
+    def _report_slow(self, key: tuple[str, str], asked: Asked, instead: str) -> None:
+        level = logging.DEBUG if asked.is_reported else logging.WARNING
+        asked.is_reported = True
+        logger.log(
+            level, "get_bucket_for_model(%r, %r) takes long; %s serves until it is done", *key, instead
+        )
 
     def _report(self, method: str) -> None:
         """The first failure of each method aloud; it may come with every request."""

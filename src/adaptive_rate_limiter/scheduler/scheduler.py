@@ -173,6 +173,7 @@ class Scheduler:
         if run is not None and run.loop is loop:
             return
         self._run = run = Run(self.limiter, self.config, str(self.client.base_url))
+        self._entered = 0  # blocks of a loop that is gone are not left any more
         if self._observe_http and self._observation is None:
             self._observation = start_observation()
         export_if_installed(self.limiter)

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from adaptive_rate_limiter.core.quota import TOKENS
 from adaptive_rate_limiter.reservations import ReservationContext, ReservationTracker
 from adaptive_rate_limiter.streaming import StreamingReservationContext, wrap
 
@@ -58,7 +59,7 @@ class Streams:
         """`stream`, which ends `reservation` when it ends, and calls `ended` in the event loop."""
         name = f"{metadata.request_id}#{next(self._numbers)}"
         context = StreamingReservationContext(
-            name, bucket_id, metadata.request_id, metadata.estimated_tokens or 0, reservation,
+            name, bucket_id, metadata.request_id, round(reservation.call.cost.get(TOKENS, 0.0)), reservation,
             on_end=lambda: self._closed(name, bucket_id, ended),
         )  # fmt: skip
         wrapped = wrap(stream, context)

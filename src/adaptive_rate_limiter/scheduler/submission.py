@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from adaptive_rate_limiter.protocols import RequestMetadata
+    from adaptive_rate_limiter.scheduler.line import Place
     from adaptive_rate_limiter.scheduler.run import Run
 
 __all__ = ["Submission"]
@@ -98,14 +100,16 @@ class Submission:
         if self.reservation is not None and run.slots.try_take():
             self.has_slot = True
             return
-        with run.line.join(self.bucket_id):
+        with run.line.join(self.bucket_id) as place:
             if self.reservation is None:
                 self.reservation = await run.limiter.aacquire(self.bucket_id, tokens, **options)
-            await self._take_slot()
+            await self._take_slot(place)
 
     def _options(self) -> Any:
         metadata = self.metadata
         options: dict[str, Any] = {}
+        if metadata.estimated_tokens is None:
+            options["estimated"] = True
         if metadata.priority:
             options["priority"] = metadata.priority
         if metadata.timeout is not None:
@@ -114,14 +118,29 @@ class Submission:
             options["tenant"] = metadata.client_id
         return options
 
-    async def _take_slot(self) -> None:
-        if not self.run.slots.try_take():
+    async def _take_slot(self, place: Place) -> None:
+        run = self.run
+        if not run.slots.try_take():
+            late = None
+            if self.deadline < math.inf:
+                late = run.loop.call_at(self.deadline, place.interrupt, self._no_slot())
             try:
-                await self.run.slots.take()
+                await run.slots.take(self.reservation.call.rank)
             except BaseException:
                 self.reservation.cancel()  # it was never sent
                 raise
+            finally:
+                if late is not None:
+                    late.cancel()
         self.has_slot = True
+
+    def _no_slot(self) -> CapacityExceededError:
+        most = self.run.config.max_concurrent_executions
+        return CapacityExceededError(
+            f"{self.bucket_id}: max_concurrent_executions={most} requests are under way, and its deadline has come",
+            self.bucket_id,
+            0.0,  # as soon as one of them ends
+        )
 
     def _give_slot(self) -> None:
         if self.has_slot:
@@ -134,12 +153,12 @@ class Submission:
         self.retries += 1
         reservation = self.reservation
         try:
-            with self.run.line.join(self.bucket_id, bounded=False):
+            with self.run.line.join(self.bucket_id, bounded=False) as place:
                 if wait:
                     await asyncio.sleep(wait)
                 self.run.check_circuit(self.bucket_id)
                 await self.run.limiter.areadmit(reservation)
-                await self._take_slot()
+                await self._take_slot(place)
         except RateLimiterError as ended:
             raise ended from error
         reservation.sends, reservation.refusal, reservation.reply = 0, None, None
@@ -225,5 +244,6 @@ class Submission:
         return wait if run.loop.time() + wait < self.deadline else None
 
     def _observe(self, answer: Answer | None) -> None:
-        if answer is not None:
-            self.reservation.observe(*answer, url=self.run.base_url)
+        if answer is None or (answer.status < FIRST_ERROR and self.reservation.pass_unread()):
+            return
+        self.reservation.observe(*answer, url=self.run.base_url)
