@@ -26,6 +26,11 @@ def limiter_from(limiter: Any, options: dict[str, Any]) -> Limiter:
     return limiter
 
 
+def in_words(given: Any) -> str:
+    """For an error: `given` itself, or only its type, since what a model says of itself may hold a key."""
+    return repr(given) if given is None or isinstance(given, (str, int, float, type)) else type(given).__name__
+
+
 def _reduce(limiter: Limiter) -> tuple[Any, ...]:
     """A copy in this process is the same limiter; one in another process starts anew, with the same settings.
 
