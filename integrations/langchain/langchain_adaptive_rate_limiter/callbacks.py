@@ -11,8 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage
 from langchain_core.tracers.context import register_configure_hook
 
-from adaptive_rate_limiter import ConfigurationError, Limiter
-from adaptive_rate_limiter.endings import learn_refusal, note_refusal
+from adaptive_rate_limiter.adapters import learn_refusal, limiter_from, note_refusal
 from adaptive_rate_limiter.reservation import current_reservation
 from langchain_adaptive_rate_limiter.announcement import Announcement, announce, describe, withdraw
 from langchain_adaptive_rate_limiter.responses import settle_result
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import LLMResult
 
-    from adaptive_rate_limiter import Reservation
+    from adaptive_rate_limiter import Limiter, Reservation
 
 MOST_RUNS = 100_000  # of runs in flight; the oldest of more is one whose end was never told
 
@@ -156,9 +155,7 @@ class AdaptiveCallbackHandler(ModelHandler):
 
     def __init__(self, limiter: Limiter | None = None) -> None:
         super().__init__()
-        if limiter is not None and not isinstance(limiter, Limiter):
-            raise ConfigurationError(f"limiter must be a Limiter, got {limiter!r}")
-        self.limiter = limiter or Limiter()
+        self.limiter = limiter_from(limiter, {})
 
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from langchain_core.outputs import ChatGeneration
 
+from adaptive_rate_limiter.adapters import guessed_usage
 from adaptive_rate_limiter.answers import answer_of, usage_of_result
-from adaptive_rate_limiter.endings import guessed_usage
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage

@@ -6,7 +6,7 @@ from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adaptive_rate_limiter import CapacityExceededError, RefusalKind
-from adaptive_rate_limiter.endings import add_note, learn_refusal
+from adaptive_rate_limiter.adapters import add_note, learn_refusal
 from adaptive_rate_limiter.reservation import current_reservation
 from llama_index.llms.adaptive_rate_limiter.events import tell_wait
 

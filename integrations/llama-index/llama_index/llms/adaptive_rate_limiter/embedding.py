@@ -9,13 +9,13 @@ from llama_index.core.bridge.pydantic import Field, SerializeAsAny, WithJsonSche
 from llama_index.core.embeddings.loading import RECOGNIZED_EMBEDDINGS, load_embed_model
 
 from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter
+from adaptive_rate_limiter.adapters import in_words, limiter_from
 from adaptive_rate_limiter.core.estimate import guess_tokens
 from adaptive_rate_limiter.http import observe_http
 from llama_index.llms.adaptive_rate_limiter.attempts import Attempts
 from llama_index.llms.adaptive_rate_limiter.calls import describe_texts, model_of
 from llama_index.llms.adaptive_rate_limiter.limiter import AdaptiveLimiter
 from llama_index.llms.adaptive_rate_limiter.responses import settle_vectors
-from llama_index.llms.adaptive_rate_limiter.sharing import in_words, limiter_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,13 +11,13 @@ from llama_index.core.llms.llm import LLM
 from llama_index.core.llms.loading import RECOGNIZED_LLMS, load_llm
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
+from adaptive_rate_limiter.adapters import in_words, limiter_from
 from adaptive_rate_limiter.http import observe_http
 from llama_index.llms.adaptive_rate_limiter.attempts import Attempts
 from llama_index.llms.adaptive_rate_limiter.calls import describe_llm, messages_prompt, tools_prompt
 from llama_index.llms.adaptive_rate_limiter.events import span_where_heard
 from llama_index.llms.adaptive_rate_limiter.limiter import AdaptiveLimiter
 from llama_index.llms.adaptive_rate_limiter.responses import settle_answer
-from llama_index.llms.adaptive_rate_limiter.sharing import in_words, limiter_from
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence

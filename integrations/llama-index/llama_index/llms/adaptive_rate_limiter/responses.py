@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from pydantic import BaseModel
 
+from adaptive_rate_limiter.adapters import guessed_usage
 from adaptive_rate_limiter.answers import answer_of, usage_of_result
 from adaptive_rate_limiter.core.quota import TOKENS
-from adaptive_rate_limiter.endings import guessed_usage
 from llama_index.llms.adaptive_rate_limiter.calls import messages_prompt
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from adaptive_rate_limiter.endings import learn_refusal, note_refusal
+from adaptive_rate_limiter.adapters import learn_refusal, note_refusal
 from adaptive_rate_limiter.reservation import current_reservation
 from llama_index.llms.adaptive_rate_limiter.announcement import TextBatches, announced, texts_in
 from llama_index.llms.adaptive_rate_limiter.responses import settle_vectors

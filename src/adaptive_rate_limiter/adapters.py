@@ -1,4 +1,4 @@
-"""How a framework's call ends where its frames, not the wire, tell of it: by an error, or by an answer without usage."""
+"""What the adapters of all frameworks have in common: which Limiter they use, and what they make of a call's end."""
 
 from __future__ import annotations
 
@@ -7,11 +7,35 @@ from typing import TYPE_CHECKING, Any
 from adaptive_rate_limiter.answers import answer_of_error
 from adaptive_rate_limiter.core.estimate import guess_tokens
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS
+from adaptive_rate_limiter.exceptions import ConfigurationError
+from adaptive_rate_limiter.limiter import Limiter
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.reservation import Reservation
 
-__all__ = ["add_note", "guessed_usage", "learn_refusal", "note_refusal"]
+__all__ = ["add_note", "guessed_usage", "in_words", "learn_refusal", "limiter_from", "note_refusal"]
+
+
+def limiter_from(limiter: Any, options: dict[str, Any]) -> Limiter:
+    """`limiter`, or a new one with `options`. Raises ConfigurationError naming the argument and its value."""
+    if limiter is None:
+        return Limiter(**options)
+    if not isinstance(limiter, Limiter):
+        raise ConfigurationError(f"limiter must be a Limiter, got {limiter!r}")
+    if options:
+        name, value = next(iter(options.items()))
+        raise ConfigurationError(f"{name}={value!r} belongs to the Limiter that is given as limiter=")
+    return limiter
+
+
+def in_words(given: Any) -> str:
+    """For an error: `given` itself, or only its type, since what a model says of itself may hold a key."""
+    return (
+        repr(given) if given is None or isinstance(given, (str, int, float, type)) else type(given).__name__
+    )
+
+
+# A call's end
 
 
 def learn_refusal(reservation: Reservation, error: BaseException) -> None:
