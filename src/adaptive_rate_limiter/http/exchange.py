@@ -11,6 +11,7 @@ from adaptive_rate_limiter.reservation import current_reservation
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from adaptive_rate_limiter.http.payload import UsageReader
     from adaptive_rate_limiter.reservation import Reservation
 
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
@@ -23,24 +24,26 @@ WRITTEN = "send_request_body.complete"
 
 
 class Reply:
-    """The last response to a reservation: where it came from, and the usage that its body tells."""
+    """The last response to a reservation: where it came from, and the usage that its body tells.
 
-    __slots__ = ("request", "response")
+    `reader` sees the body pass, if that is a stream which somebody else reads.
+    """
+
+    __slots__ = ("reader", "request", "response")
 
     def __init__(self, request: Any, response: Any) -> None:
         self.request = request
         self.response = response
+        self.reader: UsageReader | None = None
 
     @property
     def host(self) -> Any:
         return self.request.url.host
 
     def usage(self) -> dict[str, float] | None:
-        try:
-            content = self.response.content
-        except RuntimeError:  # a stream that was not read
-            return None
-        return usage_in(content)
+        if self.reader is not None:
+            return self.reader.finish()
+        return usage_in(self.response.content)
 
 
 def is_call(request: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import CapacityExceededError
 from adaptive_rate_limiter.http import exchange
+from adaptive_rate_limiter.http.streams import awatch, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +99,8 @@ def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
             exchange.failed(reservation, error)
             raise
         exchange.answered(reservation, request, response)
+        if _is_to_come(response):
+            reservation.reply.reader = watch(request, response)
         return response
 
     return send
@@ -122,6 +125,13 @@ def _async(original: Callable[..., Any]) -> Callable[..., Any]:
             exchange.failed(reservation, error)
             raise
         exchange.answered(reservation, request, response)
+        if _is_to_come(response):
+            reservation.reply.reader = awatch(request, response)
         return response
 
     return send
+
+
+def _is_to_come(response: Any) -> bool:
+    """A stream, which the caller reads."""
+    return not hasattr(response, "_content")  # `is_stream_consumed` is False of a response made of bytes, too
