@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import CapacityExceededError
-from adaptive_rate_limiter.http import exchange
+from adaptive_rate_limiter.http.exchange import FIRST_ERROR, awritten, exchange_of, written
 from adaptive_rate_limiter.http.streams import awatch, watch
 
 if TYPE_CHECKING:
@@ -83,24 +83,24 @@ def _restore() -> None:
 def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def send(self: Any, request: Any, **options: Any) -> Any:
-        reservation = exchange.reservation_for(request) if _observers else None
-        if reservation is None:
+        exchange = exchange_of(request) if _observers else None
+        if exchange is None:
             return original(self, request, **options)
-        if exchange.begin(reservation, request, exchange.written):
+        if exchange.begin(written):
             try:
-                reservation.readmit()
+                exchange.reservation.readmit()
             except CapacityExceededError:
-                return exchange.last_refusal(reservation)
+                return exchange.last_refusal()
         try:
             response = original(self, request, **options)
-            if response.status_code >= exchange.FIRST_ERROR:
+            if response.status_code >= FIRST_ERROR:
                 response.read()
         except BaseException as error:
-            exchange.failed(reservation, error)
+            exchange.failed(error)
             raise
-        exchange.answered(reservation, request, response)
+        reply = exchange.answered(response)
         if _is_to_come(response):
-            reservation.reply.reader = watch(request, response)
+            reply.reader = watch(request, response)
         return response
 
     return send
@@ -109,24 +109,24 @@ def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
 def _async(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def send(self: Any, request: Any, **options: Any) -> Any:
-        reservation = exchange.reservation_for(request) if _observers else None
-        if reservation is None:
+        exchange = exchange_of(request) if _observers else None
+        if exchange is None:
             return await original(self, request, **options)
-        if exchange.begin(reservation, request, exchange.awritten):
+        if exchange.begin(awritten):
             try:
-                await reservation.areadmit()
+                await exchange.reservation.areadmit()
             except CapacityExceededError:
-                return exchange.last_refusal(reservation)
+                return exchange.last_refusal()
         try:
             response = await original(self, request, **options)
-            if response.status_code >= exchange.FIRST_ERROR:
+            if response.status_code >= FIRST_ERROR:
                 await response.aread()
         except BaseException as error:
-            exchange.failed(reservation, error)
+            exchange.failed(error)
             raise
-        exchange.answered(reservation, request, response)
+        reply = exchange.answered(response)
         if _is_to_come(response):
-            reservation.reply.reader = awatch(request, response)
+            reply.reader = awatch(request, response)
         return response
 
     return send

@@ -6,12 +6,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import ConfigurationError
-from adaptive_rate_limiter.http import exchange
+from adaptive_rate_limiter.http.exchange import FIRST_ERROR, Exchange, awritten, written
 from adaptive_rate_limiter.http.payload import describe
 from adaptive_rate_limiter.http.streams import awatch, library_of, watch
 from adaptive_rate_limiter.limiter import Limiter
+from adaptive_rate_limiter.reservation import current_reservation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
     import httpx2
     from typing_extensions import Self
@@ -59,9 +62,10 @@ class _Transport:
             self._inner = getattr(library, self._inner_name)(limits=limits)
         return self._inner
 
-    def _needs_no_reservation(self, request: Any) -> bool:
-        """Reading is no call, and a framework's own limiter has already admitted what it reserved."""
-        return not exchange.is_call(request) or exchange.reservation_for(request) is not None
+    def _exchange(self, request: Any) -> Exchange | None:
+        """None for what needs no reservation: reading, or what somebody has reserved, as a framework's own limiter."""
+        exchange = Exchange(request)
+        return exchange if exchange.is_call and not exchange.joins(current_reservation.get()) else None
 
 
 class AdaptiveTransport(_Transport, _Base):
@@ -76,26 +80,23 @@ class AdaptiveTransport(_Transport, _Base):
 
     def handle_request(self, request: Any) -> Any:
         inner = self._inner_for(request)
-        if self._needs_no_reservation(request):
+        exchange = self._exchange(request)
+        if exchange is None:
             return inner.handle_request(request)
-        reservation = self.limiter.acquire(
+        reservation = exchange.reservation = self.limiter.acquire(
             **describe(request.read(), request.url.path), route=_route(request)
         )
         try:
-            if exchange.begin(reservation, request, exchange.written):
+            if exchange.begin(written):
                 reservation.readmit()
             response = inner.handle_request(request)
-            if response.status_code >= exchange.FIRST_ERROR:
+            if response.status_code >= FIRST_ERROR:
                 response.read()
         except BaseException as error:
-            exchange.failed(reservation, error)
+            exchange.failed(error)
             reservation.lapse()
             raise
-        exchange.answered(reservation, request, response)
-        if response.status_code >= exchange.FIRST_ERROR:
-            reservation.lapse()
-        else:
-            watch(request, response, partial(_settle, reservation))
+        _answered(exchange, response, watch)
         return response
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -121,26 +122,23 @@ class AsyncAdaptiveTransport(_Transport, _AsyncBase):
 
     async def handle_async_request(self, request: Any) -> Any:
         inner = self._inner_for(request)
-        if self._needs_no_reservation(request):
+        exchange = self._exchange(request)
+        if exchange is None:
             return await inner.handle_async_request(request)
-        reservation = await self.limiter.aacquire(
+        reservation = exchange.reservation = await self.limiter.aacquire(
             **describe(await request.aread(), request.url.path), route=_route(request)
         )
         try:
-            if exchange.begin(reservation, request, exchange.awritten):
+            if exchange.begin(awritten):
                 await reservation.areadmit()
             response = await inner.handle_async_request(request)
-            if response.status_code >= exchange.FIRST_ERROR:
+            if response.status_code >= FIRST_ERROR:
                 await response.aread()
         except BaseException as error:
-            exchange.failed(reservation, error)
+            exchange.failed(error)
             reservation.lapse()
             raise
-        exchange.answered(reservation, request, response)
-        if response.status_code >= exchange.FIRST_ERROR:
-            reservation.lapse()
-        else:
-            awatch(request, response, partial(_settle, reservation))
+        _answered(exchange, response, awatch)
         return response
 
     def handle_request(self, request: Any) -> Any:
@@ -170,6 +168,14 @@ def _mistaken(given: _Transport, right: type[_Transport], request: Any) -> Confi
 
 def _route(request: Any) -> tuple[str, str]:
     return request.url.host, request.url.path
+
+
+def _answered(exchange: Exchange, response: Any, watch: Callable[..., UsageReader]) -> None:
+    reply = exchange.answered(response)
+    if reply.is_success:
+        watch(exchange.request, response, partial(_settle, exchange.reservation))
+    else:
+        exchange.reservation.lapse()
 
 
 def _settle(reservation: Reservation, reader: UsageReader) -> None:
