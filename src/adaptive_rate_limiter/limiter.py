@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -39,6 +40,7 @@ from adaptive_rate_limiter.report import (
     snapshot_bucket,
 )
 from adaptive_rate_limiter.reservation import Reservation, Wait
+from adaptive_rate_limiter.sharing import Shared
 from adaptive_rate_limiter.views import Shown
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ ARGUMENTS = (
 MOST_ROUTES = 10_000  # of the lookups kept at hand; beyond, each takes a microsecond longer
 
 
-class Limiter(Shown):
+class Limiter(Shown, Shared):
     """Learns each provider's limits from its responses, and paces calls under them without being refused.
 
     One limiter may serve every model, framework, thread and event loop at once; it keeps a bucket for each
@@ -363,6 +365,22 @@ class Limiter(Shown):
         forecasts = [bucket.look(lambda core, now: forecast_bucket(core, work, now)) for bucket in found]
         return max(
             forecasts, key=lambda forecast: -math.inf if forecast.seconds is None else forecast.seconds
+        )
+
+    def elsewhere(self) -> partial[Limiter]:
+        """Its settings, and its backend unless that is in memory."""
+        return partial(
+            Limiter,
+            None if type(self._backend) is MemoryBackend else self._backend,
+            namespace=self.namespace,
+            quotas=self._quotas_of or self._quotas or None,
+            max_wait=self.max_wait,
+            max_pause=self.max_pause,
+            max_concurrency=self._max_concurrency,
+            weights=self._weights or None,
+            headroom=self._headroom,
+            eager=self._eager,
+            parse=self.parse,
         )
 
     def _mine(self, model: str | None = None) -> list[LockedBucket]:

@@ -1,6 +1,7 @@
 """Observation: installed once, taken out exactly, silent outside a reservation."""
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -110,6 +111,67 @@ async def test_limits_and_usage_are_learned_in_async(observed, library, script, 
     async with await limiter.aacquire("m", tokens=2000), library.AsyncClient() as client:
         await client.post(script.url + "/x", json=CALL)
     assert used() == {"requests": 1, "tokens": 100}
+
+
+STREAM = [
+    b'data: {"choices": [{"delta": {"content": "one"}}]}\n\n',
+    b'data: {"choices": [], "usage": {"prompt_tokens": 70, "completion_tokens": 30}}\n\ndata: [DONE]\n\n',
+]
+EVENTS = {"content_type": "text/event-stream"}
+
+
+def test_the_usage_of_a_stream_is_read_at_its_end(observed, library, script, limiter, used):
+    rest = threading.Event()
+    script(STREAM[0], rest, STREAM[1], **EVENTS)
+    with (
+        limiter.acquire("m", tokens=2000),
+        library.Client() as client,
+        client.stream("POST", script.url, json=CALL) as response,
+    ):
+        pieces = response.iter_raw()
+        assert next(pieces) == STREAM[0]
+        assert len(script.given) == 1  # the rest does not exist yet
+        rest.set()
+        assert b"".join(pieces) == STREAM[1]
+    assert used() == {"requests": 1, "tokens": 100}
+
+
+async def test_the_usage_of_a_stream_is_read_at_its_end_in_async(observed, library, script, limiter, used):
+    script(*STREAM, **EVENTS)
+    async with (
+        await limiter.aacquire("m", tokens=2000),
+        library.AsyncClient() as client,
+        client.stream("POST", script.url, json=CALL) as response,
+    ):
+        assert [piece async for piece in response.aiter_bytes()]
+    assert used() == {"requests": 1, "tokens": 100}
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_stream_that_is_left_stays_charged(observed, library, script, limiter, used, read):
+    rest = threading.Event()
+    script(STREAM[0], rest, STREAM[1], **EVENTS)
+    with (
+        limiter.acquire("m", tokens=2000),
+        library.Client() as client,
+        client.stream("POST", script.url, json=CALL) as response,
+    ):
+        assert len(list(itertools.islice(response.iter_raw(), read))) == read
+    rest.set()
+    assert used() == {"requests": 1, "tokens": 2000}
+
+
+async def test_openais_stream_is_settled_by_its_usage(observed, provider_emulator, limiter, used):
+    emulator = provider_emulator("groq", latency=0.01)
+    async with (
+        openai.AsyncOpenAI(api_key="k", base_url=emulator.base_url) as client,
+        await limiter.aacquire("m", tokens=2000),
+    ):
+        stream = await client.chat.completions.create(
+            **CALL, stream=True, stream_options={"include_usage": True}
+        )
+        told = [chunk.usage async for chunk in stream if chunk.usage]
+    assert used() == {"requests": 1, "tokens": told[-1].total_tokens}
 
 
 def test_what_was_settled_by_hand_stays(observed, library, script, limiter, used):

@@ -1,5 +1,7 @@
 """Embeddings: counted, split where they cannot fit, in order, under one budget with chat."""
 
+import copy
+import pickle
 import time
 
 import pytest
@@ -146,6 +148,7 @@ def test_embeddings_without_http_are_counted_as_guessed():
         (lambda: AdaptiveCallbackHandler(3), "limiter must be a Limiter, got 3"),
         (lambda: AdaptiveEmbeddings(AdaptiveEmbeddings(Constant())), "embeddings are limited already"),
         (lambda: AdaptiveEmbeddings("model"), "embeddings must be LangChain Embeddings, got 'model'"),
+        (lambda: AdaptiveEmbeddings(object()), "embeddings must be LangChain Embeddings, got object"),
         (
             lambda: AdaptiveEmbeddings(Constant(), 3),
             "limiter must be a Limiter, got 3",
@@ -157,6 +160,17 @@ def test_embeddings_without_http_are_counted_as_guessed():
 def test_a_wrong_argument_is_named_with_its_value(build, words):
     with pytest.raises(ConfigurationError, match=words):
         build()
+
+
+def test_a_copy_shares_the_limiter():
+    embeddings = AdaptiveEmbeddings(Constant(), quotas={"tokens": 1000}, batch_size=7)
+    limiter = AdaptiveLimiter(embeddings.limiter, observe_http=False)
+    for copied in (copy.copy, copy.deepcopy, lambda given: pickle.loads(pickle.dumps(given))):
+        again = copied(embeddings)
+        assert again.limiter is embeddings.limiter
+        assert (again.batch_size, again.embed_query("hello")) == (7, [1.0, 0.0])
+        assert copied(limiter).limiter is embeddings.limiter
+        assert copied(limiter)._http is None
 
 
 def test_it_is_an_embeddings():

@@ -9,11 +9,10 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel, FakeListLLM
 from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatResult
 
 from adaptive_rate_limiter import Limiter
 from langchain_adaptive_rate_limiter import AdaptiveCallbackHandler, AdaptiveLimiter
-from langchain_adaptive_rate_limiter.responses import error_response, headers_of_message, usage_of_result
 
 
 class StatusError(Exception):
@@ -163,52 +162,24 @@ def test_a_handler_that_fails_harms_no_call(lab, client):
         assert llm.invoke("hello", {"callbacks": [Failing()]}).content
 
 
-class GrpcError(Exception):
-    def __init__(self, number):
-        super().__init__("grpc")
-        self.number = number
-
-    def code(self):
-        return SimpleNamespace(value=(self.number, "words"))
-
-
-def _with(**fields):
-    error = Exception("words")
-    vars(error).update(fields)
-    return error
-
-
 @pytest.mark.parametrize(
-    ("error", "status", "headers", "body"),
+    ("output", "tokens"),
     [
-        (StatusError(429, {"a": "1"}, "text"), 429, {"a": "1"}, "text"),
-        (_with(status_code=503), 503, None, "words"),
-        (_with(code=429, headers={"retry-after": "2"}), 429, {"retry-after": "2"}, "words"),
-        (_with(http_status=429, body={"error": "x"}), 429, None, {"error": "x"}),
-        (_with(status=529), 529, None, "words"),
-        (_with(code="rate_limit_exceeded"), None, None, "words"),
-        (_with(status_code=True), None, None, "words"),
-        (GrpcError(8), 429, None, "grpc"),
-        (GrpcError(14), 503, None, "grpc"),
-        (GrpcError(3), None, None, "grpc"),
-        (ValueError("no response"), None, None, "no response"),
+        ({"token_usage": {"prompt_tokens": 30, "completion_tokens": 4, "total_tokens": 34}}, 34),
+        ({"usage": {"input_tokens": 30, "output_tokens": 4}}, 34),
+        ({"token_usage": {}}, 26),  # nothing: the prompt as guessed, and the answer
+        (None, 26),
     ],
 )
-def test_errors_of_many_shapes(error, status, headers, body):
-    assert error_response(error) == (status, headers, body)
+def test_usage_is_read_where_integrations_put_it(output, tokens):
+    class Told(FakeListLLM):
+        def _generate(self, *args, **options):
+            result = super()._generate(*args, **options)
+            result.llm_output = output
+            return result
 
-
-def test_botocores_error():
-    status, headers, body = error_response(BotoError(429, {"x": "1"}, "slow down"))
-    assert (status, headers) == (429, {"x": "1"})
-    assert body["Error"]["Code"] == "ThrottlingException"
-
-
-def test_a_result_may_tell_usage_in_several_words():
-    assert usage_of_result(LLMResult(generations=[], llm_output=None)) is None
-    assert usage_of_result(LLMResult(generations=[], llm_output={"token_usage": {}})) is None
-    told = usage_of_result(
-        LLMResult(generations=[], llm_output={"usage": {"input_tokens": 3, "output_tokens": 4}})
-    )
-    assert told == {"input_tokens": 3, "output_tokens": 4, "tokens": None}
-    assert headers_of_message(AIMessage("hello")) is None
+    watching = AdaptiveCallbackHandler(Limiter(quotas=[{"unit": "tokens", "limit": 1000, "window": 1e8}]))
+    Told(responses=["word"]).generate(["word" * 25], callbacks=[watching])
+    (bucket,) = watching.limiter.snapshot().buckets
+    (stated,) = [limit for limit in bucket.limits if limit.source == "stated"]
+    assert 1000 - stated.remaining == pytest.approx(tokens, abs=1)

@@ -60,16 +60,19 @@ class Wire:
 def test_a_spent_quota_surfaces_after_one_attempt(form, limiter):
     wire = Wire(httpx, (429, {}, SPENT))
     llm = wire.openai(limiter)
-    with pytest.raises(openai.RateLimitError, match="exceeded your current quota"):
+    with pytest.raises(openai.RateLimitError, match="exceeded your current quota") as raised:
         llm.invoke("hello") if form == "invoke" else list(llm.stream("hello"))
+    (note,) = raised.value.__notes__
+    assert note == "adaptive-rate-limiter: default/gpt-4o refused this call: quota_exhausted"
     assert len(wire.requests) == 1
     assert limiter.limiter.snapshot().buckets[0].in_flight == 0
 
 
 async def test_a_spent_quota_surfaces_after_one_attempt_in_async(limiter):
     wire = Wire(httpx, (429, {}, SPENT))
-    with pytest.raises(openai.RateLimitError, match="exceeded your current quota"):
+    with pytest.raises(openai.RateLimitError, match="exceeded your current quota") as raised:
         await wire.aopenai(limiter).ainvoke("hello")
+    assert "quota_exhausted" in str(raised.value.__notes__)
     assert len(wire.requests) == 1
 
 
@@ -98,8 +101,9 @@ def test_a_wait_of_a_day_surfaces_after_one_attempt(limiter):
         }
     }
     wire = Wire(httpx, (429, {"retry-after": "73192"}, body))
-    with pytest.raises(openai.RateLimitError, match="requests per day"):
+    with pytest.raises(openai.RateLimitError, match="requests per day") as raised:
         wire.openai(limiter).invoke("hello")
+    assert "it may pass in 73192 s" in str(raised.value.__notes__)
     assert len(wire.requests) == 1
 
 

@@ -12,6 +12,9 @@ import pytest
 
 pytest.importorskip("langchain_tests")
 
+LONGEST = 240  # seconds; it takes less than twenty on a machine that has nothing else to do
+pytestmark = pytest.mark.timeout(LONGEST + 10)
+
 SUITE = Path(__file__).with_name("standard_suite.py")
 OPTIONS = [
     "-c", os.devnull, "--rootdir", str(SUITE.parent), "-p", "no:cacheprovider", "-q", "-W", "ignore",
@@ -34,7 +37,7 @@ def outcomes(tmp_path_factory):
     report = tmp_path_factory.mktemp("standard") / "report.xml"
     subprocess.run(
         [sys.executable, "-m", "pytest", *OPTIONS, f"--junitxml={report}", str(SUITE)],
-        check=False, capture_output=True, timeout=50, cwd=SUITE.parent,
+        check=False, capture_output=True, timeout=LONGEST, cwd=SUITE.parent,
         env={**os.environ, "OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"},
     )  # fmt: skip
     arms = {"Bare": {}, "Limited": {}}

@@ -1,7 +1,9 @@
 """Agents, engines and extractors take an AdaptiveLLM as it is, and finish under a limit that refuses half their calls."""
 
 import asyncio
+import time
 
+import httpx
 import openai
 import pytest
 from llama_index.core import Document, SummaryIndex
@@ -97,25 +99,30 @@ async def test_the_rate_limiter_field_does_it_as_well(provider, lab, async_clien
     assert (bucket_of().in_flight, bucket_of().waiting) == (0, 0)
 
 
-async def test_a_refusal_in_the_middle_of_a_run_is_waited_out(
-    provider, lab, async_client, limiter, bucket_of
-):
-    """A stranger takes the whole limit between two steps of the agent."""
-    emulator = provider(requests_per_minute=4, window=0.5, algorithm="fixed_window")
-    llm = AdaptiveLLM(llm=lab.llm(emulator, async_client, max_tokens=200), limiter=limiter)
+class Refusing(httpx.AsyncHTTPTransport):
+    """On the way to the provider: refuses the second request."""
 
-    async def population(city: str) -> str:
-        """How many people live in a city."""
-        for _ in range(4):
-            await async_client.post(
-                emulator.base_url + "/chat/completions", json={"model": "gpt-4o", "messages": []}
-            )
-        return f"{city}: 3 million"
+    requests = 0
 
-    answer = await FunctionAgent(llm=llm, tools=[population, area]).run("Tell me of Rome.", memory=_memory())
-    assert str(answer)
-    assert bucket_of().refused >= 1
+    async def handle_async_request(self, request):
+        self.requests += 1
+        if self.requests == 2:
+            refusal = {"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}
+            return httpx.Response(429, headers={"retry-after-ms": "300"}, json=refusal)
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_refusal_in_the_middle_of_a_run_is_waited_out(streaming, provider, lab, limiter, bucket_of):
+    emulator = provider(**PLENTY)
+    async with httpx.AsyncClient(transport=Refusing(), timeout=20) as client:
+        llm = AdaptiveLLM(llm=lab.llm(emulator, client, max_tokens=200), limiter=limiter)
+        started = time.monotonic()
+        assert await _answer(llm, streaming=streaming)
+    assert time.monotonic() - started >= 0.3
+    assert (bucket_of().admitted, bucket_of().refused) == (STEPS + 2, 1)
     assert (bucket_of().in_flight, bucket_of().waiting) == (0, 0)
+    assert emulator.stats().requests == STEPS + 1
 
 
 async def test_a_refusal_for_good_reaches_whoever_runs_the_agent(lab, async_client, limiter, bucket_of):

@@ -15,7 +15,6 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import BaseModel
-from tests.garbage import collect
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
 from adaptive_rate_limiter.core.estimate import Estimator
@@ -307,28 +306,6 @@ def test_pickled_it_shares_the_limiter():
     limiter = AdaptiveLimiter(quotas={"requests": 7}, max_wait=60)
     again = pickle.loads(pickle.dumps(limiter))
     assert again.limiter is limiter.limiter
-
-
-def test_pickled_into_another_process_it_has_the_same_settings():
-    limiter = Limiter(
-        namespace="team",
-        quotas={"requests": 7},
-        max_wait=60,
-        max_pause=5,
-        max_concurrency=3,
-        weights={"a": 2.0},
-    )
-    sent = pickle.dumps(AdaptiveLimiter(limiter))
-    gone = id(limiter)
-    del limiter
-    collect()
-    again = pickle.loads(sent).limiter
-    assert (again.namespace, again.max_wait, again.max_pause) == ("team", 60.0, 5.0)
-    with again.acquire("m") as reservation:
-        assert reservation.bucket_id == "team/m"
-    (bucket,) = again.snapshot().buckets
-    assert [(limit.unit, limit.limit) for limit in bucket.limits] == [("requests", 7.0)]
-    assert gone
 
 
 @pytest.mark.parametrize(

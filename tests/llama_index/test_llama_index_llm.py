@@ -24,6 +24,7 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 from llama_index.core.callbacks import CallbackManager, CBEventType, TokenCountingHandler
+from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler, NullEventHandler
 from llama_index.core.instrumentation.span import active_span_id
@@ -39,7 +40,12 @@ from pydantic import BaseModel
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
 from adaptive_rate_limiter.core.estimate import guess_tokens
-from llama_index.llms.adaptive_rate_limiter import AdaptiveLimiter, AdaptiveLLM, RateLimiterWaitEvent
+from llama_index.llms.adaptive_rate_limiter import (
+    AdaptiveEmbedding,
+    AdaptiveLimiter,
+    AdaptiveLLM,
+    RateLimiterWaitEvent,
+)
 from llama_index.llms.adaptive_rate_limiter.calls import describe_llm, messages_prompt, model_of
 
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
@@ -231,6 +237,30 @@ def test_what_llamaindex_sets_is_set_on_the_wrapped_one(lab, client):
     assert llm.llm.system_prompt == "Be kind."
 
 
+def test_what_only_the_wrapped_one_has_is_set_there(lab, client):
+    llm = AdaptiveLLM(llm=lab.llm(lab.provider(), client))
+    llm.temperature, llm.model = 0.7, "gpt-4.1"
+    assert (llm.llm.temperature, llm.llm.model) == (0.7, "gpt-4.1")
+    assert (llm.temperature, llm.metadata.model_name) == (0.7, "gpt-4.1")
+    with pytest.raises(ValueError, match="no_such"):
+        llm.no_such = 1
+
+
+def test_no_key_gets_into_an_error(lab, client):
+    llm = lab.llm(lab.provider(), client, api_key="sk-secret")
+    embedding = lab.embedding(lab.provider(), client, api_key="sk-secret")
+    for build in (
+        lambda: AdaptiveLLM(AdaptiveLLM(llm)),
+        lambda: AdaptiveLLM(AdaptiveLLM(llm).as_structured_llm(City)),
+        lambda: AdaptiveLLM(embedding),
+        lambda: AdaptiveEmbedding(llm),
+        lambda: AdaptiveEmbedding(AdaptiveEmbedding(embedding)),
+    ):
+        with pytest.raises(ConfigurationError) as raised:
+            build()
+        assert "secret" not in str(raised.value)
+
+
 def test_predict_sends_the_wrapped_ones_system_prompt(lab, client):
     seen = []
     emulator = lab.provider(latency=lambda call: seen.append(call.body["messages"]) or 0.0)
@@ -278,12 +308,20 @@ def test_calls_of_tools_in_the_old_form_count():
     assert guess_tokens(messages_prompt(["no message"])) == 3
 
 
-@pytest.mark.parametrize("how", ["pickle", "deepcopy"])
+COPIES = {
+    "pickle": lambda llm: pickle.loads(pickle.dumps(llm)),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "model_copy": lambda llm: llm.model_copy(),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
 def test_a_copy_shares_the_limiter(how, lab, client):
     emulator = lab.provider(**PLENTY)
     llm = AdaptiveLLM(llm=lab.llm(emulator, client), quotas={"requests": 30})
     llm.llm._http_client = None  # which cannot be copied, as LlamaIndex would warn
-    clone = pickle.loads(pickle.dumps(llm)) if how == "pickle" else copy.deepcopy(llm)
+    clone = COPIES[how](llm)
     clone.llm._http_client = client
     assert isinstance(clone, FunctionCallingLLM)
     assert clone.limiter is llm.limiter
@@ -437,6 +475,12 @@ def test_the_callback_manager_hears_it_once(lab, client):
             lambda: AdaptiveLLM(llm=AdaptiveLLM(llm=MockLLM())),
             "llm is limited already, by its own AdaptiveLLM",
         ),
+        (
+            lambda: AdaptiveLLM(llm=AdaptiveLLM(llm=MockLLM()).as_structured_llm(City)),
+            "limited already, by the AdaptiveLLM that is its llm: StructuredLLM",
+        ),
+        (lambda: AdaptiveLLM(llm=MockLLM), "llm must be a LlamaIndex LLM, got <class '.*MockLLM'>"),
+        (lambda: AdaptiveLLM(llm=MockEmbedding(embed_dim=2)), "got MockEmbedding"),
         (lambda: AdaptiveLLM(llm=_limited()), "llm is limited already, by rate_limiter=<"),
         (lambda: AdaptiveLLM(llm=MockLLM(), limiter="redis"), "limiter must be a Limiter, got 'redis'"),
         (

@@ -49,7 +49,8 @@ def looped():
 class Code:
     """As grpc has them."""
 
-    value = (8, "resource exhausted")
+    def __init__(self, number):
+        self.value = (number, "words")
 
 
 ERRORS = {
@@ -65,7 +66,9 @@ ERRORS = {
     ),
     "aiohttp": (AnyError(status=429, headers={"retry-after": "2"}), (429, "2", "it failed")),
     "google": (AnyError(code=429), (429, None, "it failed")),
-    "grpc": (AnyError(code=lambda: Code), (429, None, "it failed")),
+    "grpc": (AnyError(code=lambda: Code(8)), (429, None, "it failed")),
+    "grpc, unavailable": (AnyError(code=lambda: Code(14)), (503, None, "it failed")),
+    "a body of its own": (AnyError(http_status=429, body=BODY), (429, None, BODY)),
     "a number that says when": (AnyError(status_code=429, retry_after=2.5), (429, "2.5", "it failed")),
     "a name that says it": (RateLimitError(retry_after_seconds=3), (429, "3", "it failed")),
     "headers kept by a client": (
@@ -93,6 +96,7 @@ def test_an_error_that_tells(error, expected):
         AnyError(status_code=True),
         AnyError(status_code=999),
         AnyError(code="rate_limit"),
+        AnyError(code=lambda: Code(3)),
         AnyError(code=MagicMock(side_effect=RuntimeError)),
         AnyError(response=None, status=None),
         CapacityExceededError("of a limiter within", "bucket", 3.0),

@@ -11,17 +11,10 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage
 from langchain_core.tracers.context import register_configure_hook
 
-from adaptive_rate_limiter import ConfigurationError, Limiter
+from adaptive_rate_limiter.adapters import learn_refusal, limiter_from, note_refusal
 from adaptive_rate_limiter.reservation import current_reservation
 from langchain_adaptive_rate_limiter.announcement import Announcement, announce, describe, withdraw
-from langchain_adaptive_rate_limiter.responses import (
-    error_response,
-    guessed_usage,
-    headers_of_message,
-    message_of,
-    usage_of_message,
-    usage_of_result,
-)
+from langchain_adaptive_rate_limiter.responses import settle_result
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -29,7 +22,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import LLMResult
 
-    from adaptive_rate_limiter import Reservation
+    from adaptive_rate_limiter import Limiter, Reservation
 
 MOST_RUNS = 100_000  # of runs in flight; the oldest of more is one whose end was never told
 
@@ -67,22 +60,14 @@ class ModelHandler(BaseCallbackHandler):
         if run_id not in self._runs:
             withdraw(run_id)
             return
-        reservation = self._release(run_id)
-        message = message_of(response)
-        if message is not None and not reservation.sends:  # its SDK does not use httpx
-            reservation.observe(200, headers_of_message(message))
-        usage = usage_of_message(message) or usage_of_result(response) or guessed_usage(response, reservation)
-        reservation.settle(**usage)
+        settle_result(self._release(run_id), response)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         if run_id not in self._runs:
             withdraw(run_id)
             return
         reservation = self._release(run_id)
-        if not reservation.sends:
-            status, headers, body = error_response(error)
-            if status is not None:
-                reservation.observe(status, headers, body)
+        learn_refusal(reservation, error)
         reservation.lapse()
 
     def _release(self, run_id: UUID) -> Reservation:
@@ -116,6 +101,12 @@ class RunObserver(ModelHandler):
     ) -> None:
         _step_aside(options.get("parent_run_id"))
         announce(Announcement(run_id, serialized, messages, options), options.get("batch_size") or 1)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
+        kept = self._runs.get(run_id)
+        super().on_llm_error(error, run_id=run_id, **options)
+        if kept is not None:
+            note_refusal(kept.reservation, error)
 
 
 attached: ContextVar[tuple[UUID, Reservation] | None] = ContextVar(
@@ -164,9 +155,7 @@ class AdaptiveCallbackHandler(ModelHandler):
 
     def __init__(self, limiter: Limiter | None = None) -> None:
         super().__init__()
-        if limiter is not None and not isinstance(limiter, Limiter):
-            raise ConfigurationError(f"limiter must be a Limiter, got {limiter!r}")
-        self.limiter = limiter or Limiter()
+        self.limiter = limiter_from(limiter, {})
 
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any

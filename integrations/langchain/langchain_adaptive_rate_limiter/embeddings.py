@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.embeddings import Embeddings
 
 from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
+from adaptive_rate_limiter.adapters import in_words, limiter_from
 from adaptive_rate_limiter.core.estimate import guess_tokens
 from adaptive_rate_limiter.http import observe_http
 
@@ -41,24 +42,22 @@ class AdaptiveEmbeddings(Embeddings):
     ) -> None:
         if isinstance(embeddings, AdaptiveEmbeddings):
             raise ConfigurationError(
-                f"embeddings are limited already, by their own AdaptiveEmbeddings: {embeddings!r}"
+                f"embeddings are limited already, by their own AdaptiveEmbeddings: {in_words(embeddings)}"
             )
         if not isinstance(embeddings, Embeddings):
-            raise ConfigurationError(f"embeddings must be LangChain Embeddings, got {embeddings!r}")
-        if limiter is not None and not isinstance(limiter, Limiter):
-            raise ConfigurationError(f"limiter must be a Limiter, got {limiter!r}")
-        if limiter is not None and options:
-            name, value = next(iter(options.items()))
-            raise ConfigurationError(f"{name}={value!r} belongs to the Limiter that is given as limiter=")
+            raise ConfigurationError(f"embeddings must be LangChain Embeddings, got {in_words(embeddings)}")
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ConfigurationError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         self.embeddings = embeddings
-        self.limiter = limiter or Limiter(**options)
+        self.limiter = limiter_from(limiter, options)
         named = (getattr(embeddings, name, None) for name in NAMES)
         self.model = next((str(name) for name in named if name), type(embeddings).__name__)
         own = getattr(embeddings, "chunk_size", None) or getattr(embeddings, "batch_size", None)
         self.batch_size = batch_size or (own if isinstance(own, int) and own > 0 else MOST_TEXTS)
-        self._http = observe_http()
+        observe_http()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.embeddings, self.limiter, self.batch_size)
 
     def embed_documents(self, texts: list[str]) -> list[Vector]:
         vectors: list[Vector] = []
@@ -109,6 +108,10 @@ class AdaptiveEmbeddings(Embeddings):
             total += tokens
         if batch:
             yield batch, total
+
+
+def _restored(embeddings: Embeddings, limiter: Limiter, batch_size: int) -> AdaptiveEmbeddings:
+    return AdaptiveEmbeddings(embeddings, limiter, batch_size=batch_size)
 
 
 def _size(tokens: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.rate_limiters import BaseRateLimiter
 
 from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
+from adaptive_rate_limiter.adapters import limiter_from
 from adaptive_rate_limiter.http import observe_http as start_observation
 from adaptive_rate_limiter.views import Shown
 from langchain_adaptive_rate_limiter.announcement import Announcement, announce, claim, describe
@@ -37,16 +38,14 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
     """
 
     def __init__(self, limiter: Limiter | None = None, *, observe_http: bool = True, **options: Any) -> None:
-        if limiter is not None and not isinstance(limiter, Limiter):
-            raise ConfigurationError(f"limiter must be a Limiter, got {limiter!r}")
-        if limiter is not None and options:
-            name, value = next(iter(options.items()))
-            raise ConfigurationError(f"{name}={value!r} belongs to the Limiter that is given as limiter=")
         if not isinstance(observe_http, bool):
             raise ConfigurationError(f"observe_http must be True or False, got {observe_http!r}")
-        self.limiter = limiter or Limiter(**options)
+        self.limiter = limiter_from(limiter, options)
         self._observer = observe_runs()
         self._http = start_observation() if observe_http else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.limiter, self._http is not None)
 
     def acquire(self, *, blocking: bool = True) -> bool:
         """Wait until the announced call may be sent. With `blocking=False`: True only if it may go now."""
@@ -94,6 +93,10 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
         }
         about = {name: getattr(manager, name, None) for name in ("run_id", "tags", "metadata")}
         return (handlers, "on_custom_event", "ignore_custom_event", WAIT_EVENT, data), about
+
+
+def _restored(limiter: Limiter, observe_http: bool) -> AdaptiveLimiter:
+    return AdaptiveLimiter(limiter, observe_http=observe_http)
 
 
 def _later(announcement: Announcement | None) -> None:

@@ -14,7 +14,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import CapacityExceededError
-from adaptive_rate_limiter.http import exchange
+from adaptive_rate_limiter.http.exchange import FIRST_ERROR, awritten, exchange_of, written
+from adaptive_rate_limiter.http.streams import awatch, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,22 +83,24 @@ def _restore() -> None:
 def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def send(self: Any, request: Any, **options: Any) -> Any:
-        reservation = exchange.reservation_for(request) if _observers else None
-        if reservation is None:
+        exchange = exchange_of(request) if _observers else None
+        if exchange is None:
             return original(self, request, **options)
-        if exchange.begin(reservation, request, exchange.written):
+        if exchange.begin(written):
             try:
-                reservation.readmit()
+                exchange.reservation.readmit()
             except CapacityExceededError:
-                return exchange.last_refusal(reservation)
+                return exchange.last_refusal()
         try:
             response = original(self, request, **options)
-            if response.status_code >= exchange.FIRST_ERROR:
+            if response.status_code >= FIRST_ERROR:
                 response.read()
         except BaseException as error:
-            exchange.failed(reservation, error)
+            exchange.failed(error)
             raise
-        exchange.answered(reservation, request, response)
+        reply = exchange.answered(response)
+        if _is_to_come(response):
+            reply.reader = watch(request, response)
         return response
 
     return send
@@ -106,22 +109,29 @@ def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
 def _async(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def send(self: Any, request: Any, **options: Any) -> Any:
-        reservation = exchange.reservation_for(request) if _observers else None
-        if reservation is None:
+        exchange = exchange_of(request) if _observers else None
+        if exchange is None:
             return await original(self, request, **options)
-        if exchange.begin(reservation, request, exchange.awritten):
+        if exchange.begin(awritten):
             try:
-                await reservation.areadmit()
+                await exchange.reservation.areadmit()
             except CapacityExceededError:
-                return exchange.last_refusal(reservation)
+                return exchange.last_refusal()
         try:
             response = await original(self, request, **options)
-            if response.status_code >= exchange.FIRST_ERROR:
+            if response.status_code >= FIRST_ERROR:
                 await response.aread()
         except BaseException as error:
-            exchange.failed(reservation, error)
+            exchange.failed(error)
             raise
-        exchange.answered(reservation, request, response)
+        reply = exchange.answered(response)
+        if _is_to_come(response):
+            reply.reader = awatch(request, response)
         return response
 
     return send
+
+
+def _is_to_come(response: Any) -> bool:
+    """A stream, which the caller reads."""
+    return not hasattr(response, "_content")  # `is_stream_consumed` is False of a response made of bytes, too

@@ -13,10 +13,10 @@ WHOLE = (
 )  # bytes of a body that is read as a whole; a longer one (embeddings) tells its usage at the end
 LONGEST_EVENT = 1024 * 1024  # bytes of one line of a stream; OpenAI's last event repeats the whole answer
 
-PROMPTS = (
+PROMPTS = frozenset({
     "messages", "input", "prompt", "contents", "system", "systemInstruction", "instructions", "tools", "functions",
     "message", "chat_history", "preamble", "documents", "texts", "query", "inputs",
-)  # fmt: skip
+})  # fmt: skip
 OUTPUT_BOUNDS = (
     "max_completion_tokens",
     "max_output_tokens",
@@ -29,9 +29,14 @@ BOUND_HOLDERS = ("generationConfig", "inferenceConfig", "options")
 WITHOUT_ANSWER = re.compile(r"embed|rerank|moderations|batchEmbedContents|countTokens", re.IGNORECASE)
 MODEL_IN_PATH = re.compile(r"/(?:models|model|deployments)/([^/:?]+)")
 
-INPUT = ("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "prompt_eval_count")
-OUTPUT = ("completion_tokens", "output_tokens", "candidatesTokenCount", "outputTokens", "eval_count")
-TOTAL = ("total_tokens", "totalTokenCount", "totalTokens")
+FIGURES = (
+    ("input_tokens", ("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "prompt_eval_count")),
+    ("output_tokens", ("completion_tokens", "output_tokens", "candidatesTokenCount", "outputTokens", "eval_count")),
+    ("tokens", ("total_tokens", "totalTokenCount", "totalTokens")),
+)  # fmt: skip
+CACHED = ("cache_read_input_tokens", "cacheReadInputTokens")
+WRITTEN = ("cache_creation_input_tokens", "cacheWriteInputTokens")
+NUMBERS = (int, float)
 HOLDERS = ("usage", "usageMetadata", "usage_metadata", "meta")
 WRAPPERS = ("message", "response", "delta", "metadata", "x_groq")  # of events
 LAST_USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
@@ -51,7 +56,7 @@ def describe(content: bytes, path: str = "") -> dict[str, Any]:
         described["model"] = body["model"]
     elif named:
         described["model"] = named[1]
-    prompt = [body[name] for name in PROMPTS if body.get(name)]
+    prompt = [value for name, value in body.items() if name in PROMPTS and value]
     if prompt:
         described["prompt"] = prompt
     if WITHOUT_ANSWER.search(path):
@@ -61,13 +66,14 @@ def describe(content: bytes, path: str = "") -> dict[str, Any]:
     return described
 
 
-def _bound(body: Mapping[str, Any]) -> int | None:
+def _bound(body: dict[str, Any]) -> int | None:
     """The most tokens that the answer may have; for each of `n` answers."""
-    places = [body, *(body[name] for name in BOUND_HOLDERS if isinstance(body.get(name), Mapping))]
-    for place in places:
+    for place in (body, *[body[name] for name in BOUND_HOLDERS if name in body]):
+        if not isinstance(place, dict):
+            continue
         for name in OUTPUT_BOUNDS:
             bound = place.get(name)
-            if isinstance(bound, int) and not isinstance(bound, bool) and 0 <= bound < 10**15:
+            if type(bound) is int and 0 <= bound < 10**15:
                 answers = body.get("n")
                 return bound * (answers if isinstance(answers, int) and 1 <= answers <= 1000 else 1)  # noqa: PLR2004 - beyond, nonsense
     return None
@@ -118,32 +124,32 @@ def usage_in(content: bytes) -> dict[str, float] | None:
 def _usage_in(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     for name in HOLDERS:
         usage = body.get(name)
-        if isinstance(usage, Mapping):
+        if usage is not None and isinstance(usage, Mapping):
             for inner in ("tokens", "billed_units"):  # Cohere
-                if isinstance(usage.get(inner), Mapping):
-                    return usage[inner]  # type: ignore[no-any-return]
+                held = usage.get(inner)
+                if held is not None and isinstance(held, Mapping):
+                    return held
             return usage
     return None
 
 
 def _told(usage: Mapping[str, Any]) -> dict[str, float] | None:
-    cached = _first(usage, "cache_read_input_tokens", "cacheReadInputTokens")
-    told = {
-        "input_tokens": _first(usage, *INPUT),
-        "output_tokens": _first(usage, *OUTPUT),
-        "tokens": _first(usage, *TOTAL),
-    }
-    if cached is not None and told["input_tokens"] is not None:  # Anthropic counts them apart
-        written = _first(usage, "cache_creation_input_tokens", "cacheWriteInputTokens") or 0.0
-        told["input_tokens"] += cached + written
+    told = {}
+    for field, names in FIGURES:
+        figure = _first(usage, names)
+        if figure is not None:
+            told[field] = figure
+    cached = _first(usage, CACHED)
+    if cached is not None and "input_tokens" in told:  # Anthropic counts them apart
+        told["input_tokens"] += cached + (_first(usage, WRITTEN) or 0.0)
         told["cached_tokens"] = cached
-    return {name: value for name, value in told.items() if value is not None} or None
+    return told or None
 
 
-def _first(usage: Mapping[str, Any], *names: str) -> float | None:
+def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     for name in names:
         value = usage.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15:  # noqa: PLR2004 - beyond, nonsense
+        if value is not None and type(value) in NUMBERS and 0 <= value < 1e15:  # noqa: PLR2004 - beyond, nonsense
             return float(value)
     return None
 

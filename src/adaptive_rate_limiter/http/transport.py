@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from functools import lru_cache
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import ConfigurationError
-from adaptive_rate_limiter.http import exchange
-from adaptive_rate_limiter.http.payload import UsageReader, describe
+from adaptive_rate_limiter.http.exchange import FIRST_ERROR, Exchange, awritten, written
+from adaptive_rate_limiter.http.payload import describe
+from adaptive_rate_limiter.http.streams import awatch, library_of, watch
 from adaptive_rate_limiter.limiter import Limiter
+from adaptive_rate_limiter.reservation import current_reservation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Callable
 
     import httpx
     import httpx2
     from typing_extensions import Self
 
+    from adaptive_rate_limiter.http.payload import UsageReader
     from adaptive_rate_limiter.reservation import Reservation
 
     class _Base(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]  # each has its own Request
@@ -54,15 +56,16 @@ class _Transport:
 
     def _inner_for(self, request: Any) -> Any:
         if self._inner is None:
-            library = _library(request)
+            library = library_of(request)
             # As many connections as OpenAI's SDK: it is the limiter that holds calls back, not the pool.
             limits = library.Limits(max_connections=1000, max_keepalive_connections=100)
             self._inner = getattr(library, self._inner_name)(limits=limits)
         return self._inner
 
-    def _needs_no_reservation(self, request: Any) -> bool:
-        """Reading is no call, and a framework's own limiter has already admitted what it reserved."""
-        return not exchange.is_call(request) or exchange.reservation_for(request) is not None
+    def _exchange(self, request: Any) -> Exchange | None:
+        """None for what needs no reservation: reading, or what somebody has reserved, as a framework's own limiter."""
+        exchange = Exchange(request)
+        return exchange if exchange.is_call and not exchange.joins(current_reservation.get()) else None
 
 
 class AdaptiveTransport(_Transport, _Base):
@@ -77,26 +80,23 @@ class AdaptiveTransport(_Transport, _Base):
 
     def handle_request(self, request: Any) -> Any:
         inner = self._inner_for(request)
-        if self._needs_no_reservation(request):
+        exchange = self._exchange(request)
+        if exchange is None:
             return inner.handle_request(request)
-        reservation = self.limiter.acquire(
+        reservation = exchange.reservation = self.limiter.acquire(
             **describe(request.read(), request.url.path), route=_route(request)
         )
         try:
-            if exchange.begin(reservation, request, exchange.written):
+            if exchange.begin(written):
                 reservation.readmit()
             response = inner.handle_request(request)
-            if response.status_code >= exchange.FIRST_ERROR:
+            if response.status_code >= FIRST_ERROR:
                 response.read()
         except BaseException as error:
-            exchange.failed(reservation, error)
+            exchange.failed(error)
             reservation.lapse()
             raise
-        exchange.answered(reservation, request, response)
-        if response.status_code >= exchange.FIRST_ERROR:
-            reservation.lapse()
-        else:
-            response.stream = _streams(_library(request))[0](response, reservation)
+        _answered(exchange, response, watch)
         return response
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -122,26 +122,23 @@ class AsyncAdaptiveTransport(_Transport, _AsyncBase):
 
     async def handle_async_request(self, request: Any) -> Any:
         inner = self._inner_for(request)
-        if self._needs_no_reservation(request):
+        exchange = self._exchange(request)
+        if exchange is None:
             return await inner.handle_async_request(request)
-        reservation = await self.limiter.aacquire(
+        reservation = exchange.reservation = await self.limiter.aacquire(
             **describe(await request.aread(), request.url.path), route=_route(request)
         )
         try:
-            if exchange.begin(reservation, request, exchange.awritten):
+            if exchange.begin(awritten):
                 await reservation.areadmit()
             response = await inner.handle_async_request(request)
-            if response.status_code >= exchange.FIRST_ERROR:
+            if response.status_code >= FIRST_ERROR:
                 await response.aread()
         except BaseException as error:
-            exchange.failed(reservation, error)
+            exchange.failed(error)
             reservation.lapse()
             raise
-        exchange.answered(reservation, request, response)
-        if response.status_code >= exchange.FIRST_ERROR:
-            reservation.lapse()
-        else:
-            response.stream = _streams(_library(request))[1](response, reservation)
+        _answered(exchange, response, awatch)
         return response
 
     def handle_request(self, request: Any) -> Any:
@@ -161,7 +158,7 @@ class AsyncAdaptiveTransport(_Transport, _AsyncBase):
 
 def _mistaken(given: _Transport, right: type[_Transport], request: Any) -> ConfigurationError:
     library, client = (
-        _library(request).__name__,
+        library_of(request).__name__,
         "AsyncClient" if right is AsyncAdaptiveTransport else "Client",
     )
     return ConfigurationError(
@@ -169,64 +166,16 @@ def _mistaken(given: _Transport, right: type[_Transport], request: Any) -> Confi
     )
 
 
-def _library(request: Any) -> Any:
-    return sys.modules[type(request).__module__.partition(".")[0]]
-
-
 def _route(request: Any) -> tuple[str, str]:
     return request.url.host, request.url.path
 
 
-@lru_cache(maxsize=4)
-def _streams(library: Any) -> tuple[type, type]:
-    """Byte streams of one library that settle the reservation when they end, however they end."""
-
-    class SettlingStream(library.SyncByteStream):  # type: ignore[misc]  # httpx and httpx2 have one each
-        def __init__(self, response: Any, reservation: Reservation) -> None:
-            self._stream = response.stream
-            self._reservation = reservation
-            self._reader = _reader(response)
-
-        def __iter__(self) -> Iterator[bytes]:
-            try:
-                for chunk in self._stream:
-                    self._reader.feed(chunk)
-                    yield chunk
-            except Exception:  # cut in the middle; not every SDK closes what it was reading
-                _settle(self._reservation, self._reader)
-                raise
-            _settle(self._reservation, self._reader)
-
-        def close(self) -> None:
-            self._stream.close()
-            _settle(self._reservation, self._reader)
-
-    class AsyncSettlingStream(library.AsyncByteStream):  # type: ignore[misc]
-        def __init__(self, response: Any, reservation: Reservation) -> None:
-            self._stream = response.stream
-            self._reservation = reservation
-            self._reader = _reader(response)
-
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            try:
-                async for chunk in self._stream:
-                    self._reader.feed(chunk)
-                    yield chunk
-            except Exception:
-                _settle(self._reservation, self._reader)
-                raise
-            _settle(self._reservation, self._reader)
-
-        async def aclose(self) -> None:
-            await self._stream.aclose()
-            _settle(self._reservation, self._reader)
-
-    return SettlingStream, AsyncSettlingStream
-
-
-def _reader(response: Any) -> UsageReader:
-    headers = response.headers
-    return UsageReader(headers.get("content-type", ""), headers.get("content-encoding", ""))
+def _answered(exchange: Exchange, response: Any, watch: Callable[..., UsageReader]) -> None:
+    reply = exchange.answered(response)
+    if reply.is_success:
+        watch(exchange.request, response, partial(_settle, exchange.reservation))
+    else:
+        exchange.reservation.lapse()
 
 
 def _settle(reservation: Reservation, reader: UsageReader) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.backends.base import BaseBackend
@@ -16,6 +17,7 @@ from adaptive_rate_limiter.exceptions import (
     ConfigurationError,
     RateLimiterError,
 )
+from adaptive_rate_limiter.sharing import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +31,7 @@ __all__ = ["RedisBackend"]
 TIMEOUT = 1.0  # seconds for one round trip, and for a connection: then the server counts as out of reach
 
 
-class RedisBackend(BaseBackend):
+class RedisBackend(Shared, BaseBackend):
     """One budget for many processes and machines: the pools of their buckets live in Redis.
 
     `redis_url` says where the server is (``redis://``, ``rediss://`` with TLS, ``unix://``), or any node of a cluster;
@@ -58,10 +60,25 @@ class RedisBackend(BaseBackend):
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
             raise ConfigurationError(f"timeout must be a positive number of seconds, got {timeout!r}")
         self.namespace = namespace
+        self._url, self._timeout = redis_url, timeout
         self._redis = _redis()
         self._connect, self._settings = connector(self._redis, redis_url, redis_client, float(timeout))
         self._lock, self._process_of_lock = threading.Lock(), os.getpid()
         self._servers: Servers | None = None
+
+    def elsewhere(self) -> partial[RedisBackend]:
+        if self._url is None:
+            raise TypeError(
+                "a RedisBackend is pickled with its redis_url: it cannot be if given a redis_client"
+            )
+        return partial(
+            RedisBackend,
+            self._url,
+            namespace=self.namespace,
+            on_outage=self.on_outage,
+            weight=self.weight,
+            timeout=self._timeout,
+        )
 
     def renew(self, bucket_id: str, renewal: Renewal) -> Grant:
         (grant,) = self.renew_many([(bucket_id, renewal)])

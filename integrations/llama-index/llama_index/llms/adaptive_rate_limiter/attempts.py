@@ -6,9 +6,9 @@ from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adaptive_rate_limiter import CapacityExceededError, RefusalKind
+from adaptive_rate_limiter.adapters import add_note, learn_refusal
 from adaptive_rate_limiter.reservation import current_reservation
 from llama_index.llms.adaptive_rate_limiter.events import tell_wait
-from llama_index.llms.adaptive_rate_limiter.responses import add_note, learn_refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable
@@ -154,7 +154,7 @@ class Attempts:
     def _again(self, reservation: Reservation, refused: Exception, why: str | None) -> None:
         """Ready for the next attempt, or out with the refusal."""
         if why is not None:
-            add_note(refused, f"adaptive-rate-limiter: {why}")
+            add_note(refused, why)
             raise refused
         tell_wait(reservation)
         reservation.sends, reservation.reply = 0, None

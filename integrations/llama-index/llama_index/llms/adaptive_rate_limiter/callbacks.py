@@ -20,11 +20,11 @@ from llama_index_instrumentation.events.span import SpanDropEvent
 from pydantic import PrivateAttr
 
 from adaptive_rate_limiter import Limiter  # noqa: TC001 - the type of a pydantic field
+from adaptive_rate_limiter.adapters import learn_refusal, limiter_from
 from adaptive_rate_limiter.core.estimate import guess_tokens
 from llama_index.llms.adaptive_rate_limiter.announcement import describe_event
 from llama_index.llms.adaptive_rate_limiter.calls import describe_payload, messages_prompt
-from llama_index.llms.adaptive_rate_limiter.responses import learn_refusal, settle_answer
-from llama_index.llms.adaptive_rate_limiter.sharing import limiter_from
+from llama_index.llms.adaptive_rate_limiter.responses import settle_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,13 +9,13 @@ from llama_index.core.bridge.pydantic import Field, SerializeAsAny, WithJsonSche
 from llama_index.core.embeddings.loading import RECOGNIZED_EMBEDDINGS, load_embed_model
 
 from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter
+from adaptive_rate_limiter.adapters import in_words, limiter_from
 from adaptive_rate_limiter.core.estimate import guess_tokens
 from adaptive_rate_limiter.http import observe_http
 from llama_index.llms.adaptive_rate_limiter.attempts import Attempts
 from llama_index.llms.adaptive_rate_limiter.calls import describe_texts, model_of
 from llama_index.llms.adaptive_rate_limiter.limiter import AdaptiveLimiter
 from llama_index.llms.adaptive_rate_limiter.responses import settle_vectors
-from llama_index.llms.adaptive_rate_limiter.sharing import limiter_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,16 +47,7 @@ class AdaptiveEmbedding(BaseEmbedding):
     )
 
     def __init__(self, embed_model: BaseEmbedding, limiter: Limiter | None = None, **options: Any) -> None:
-        if isinstance(embed_model, AdaptiveEmbedding):
-            raise ConfigurationError(
-                f"embed_model is limited already, by its own AdaptiveEmbedding: {embed_model!r}"
-            )
-        if not isinstance(embed_model, BaseEmbedding):
-            raise ConfigurationError(f"embed_model must be a LlamaIndex embedding model, got {embed_model!r}")
-        if isinstance(embed_model.rate_limiter, AdaptiveLimiter):
-            raise ConfigurationError(
-                f"embed_model is limited already, by rate_limiter={embed_model.rate_limiter!r}"
-            )
+        _check_embed_model(embed_model)
         own = {name: options.pop(name) for name in MIRRORED if name in options}
         _check_rate_limiter(options.pop("rate_limiter", None))
         chosen = limiter_from(limiter, options)
@@ -182,6 +173,19 @@ class _Batches:
 
 def _settle(reservation: Reservation, _vectors: Any) -> None:
     settle_vectors(reservation)
+
+
+def _check_embed_model(embed_model: Any) -> None:
+    if isinstance(embed_model, AdaptiveEmbedding):
+        raise ConfigurationError("embed_model is limited already, by its own AdaptiveEmbedding")
+    if not isinstance(embed_model, BaseEmbedding):
+        raise ConfigurationError(
+            f"embed_model must be a LlamaIndex embedding model, got {in_words(embed_model)}"
+        )
+    if isinstance(embed_model.rate_limiter, AdaptiveLimiter):
+        raise ConfigurationError(
+            f"embed_model is limited already, by rate_limiter={embed_model.rate_limiter!r}"
+        )
 
 
 def _check_rate_limiter(rate_limiter: Any) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 from llama_index.core.rate_limiter import BaseRateLimiter
 
 from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
+from adaptive_rate_limiter.adapters import limiter_from
 from adaptive_rate_limiter.http import observe_http as start_observation
 from adaptive_rate_limiter.reservation import current_reservation
 from adaptive_rate_limiter.views import Shown
 from llama_index.llms.adaptive_rate_limiter.announcement import Announcement, announced
 from llama_index.llms.adaptive_rate_limiter.events import tell_wait
 from llama_index.llms.adaptive_rate_limiter.observer import observe_calls
-from llama_index.llms.adaptive_rate_limiter.sharing import limiter_from
 
 __all__ = ["AdaptiveLimiter"]
 
@@ -72,10 +72,10 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
             self._spans.keep(announcement.span_id, reservation, task)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.limiter, self._http is not None)
+        return _restored, (self.limiter, self._http is not None)
 
 
-def _restore(limiter: Limiter, observe_http: bool) -> AdaptiveLimiter:
+def _restored(limiter: Limiter, observe_http: bool) -> AdaptiveLimiter:
     return AdaptiveLimiter(limiter, observe_http=observe_http)
 
 

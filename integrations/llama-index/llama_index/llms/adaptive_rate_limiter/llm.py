@@ -11,13 +11,13 @@ from llama_index.core.llms.llm import LLM
 from llama_index.core.llms.loading import RECOGNIZED_LLMS, load_llm
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
+from adaptive_rate_limiter.adapters import in_words, limiter_from
 from adaptive_rate_limiter.http import observe_http
 from llama_index.llms.adaptive_rate_limiter.attempts import Attempts
 from llama_index.llms.adaptive_rate_limiter.calls import describe_llm, messages_prompt, tools_prompt
 from llama_index.llms.adaptive_rate_limiter.events import span_where_heard
 from llama_index.llms.adaptive_rate_limiter.limiter import AdaptiveLimiter
 from llama_index.llms.adaptive_rate_limiter.responses import settle_answer
-from llama_index.llms.adaptive_rate_limiter.sharing import limiter_from
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
@@ -64,12 +64,7 @@ class AdaptiveLLM(LLM):
         return super().__new__(cls)
 
     def __init__(self, llm: LLM, limiter: Limiter | None = None, **options: Any) -> None:
-        if isinstance(llm, AdaptiveLLM):
-            raise ConfigurationError(f"llm is limited already, by its own AdaptiveLLM: {llm!r}")
-        if not isinstance(llm, LLM):
-            raise ConfigurationError(f"llm must be a LlamaIndex LLM, got {llm!r}")
-        if isinstance(llm.rate_limiter, AdaptiveLimiter):
-            raise ConfigurationError(f"llm is limited already, by rate_limiter={llm.rate_limiter!r}")
+        _check_llm(llm)
         own = {name: options.pop(name) for name in MIRRORED if name in options}
         _check_rate_limiter(options.pop("rate_limiter", None))
         chosen = limiter_from(limiter, options)
@@ -82,6 +77,9 @@ class AdaptiveLLM(LLM):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "rate_limiter":
             _check_rate_limiter(value)
+        if name not in type(self).model_fields and name in type(self.llm).model_fields:
+            setattr(self.llm, name, value)
+            return
         super().__setattr__(name, value)
         if name in MIRRORED:
             setattr(self.llm, name, value)
@@ -255,6 +253,20 @@ def _fresh(given: Any) -> Any:
     if isinstance(given, tuple):
         return [copy(value) if isinstance(value, (list, dict)) else value for value in given]
     return {name: copy(value) if isinstance(value, (list, dict)) else value for name, value in given.items()}
+
+
+def _check_llm(llm: Any) -> None:
+    if not isinstance(llm, LLM):
+        raise ConfigurationError(f"llm must be a LlamaIndex LLM, got {in_words(llm)}")
+    if isinstance(llm.rate_limiter, AdaptiveLimiter):
+        raise ConfigurationError(f"llm is limited already, by rate_limiter={llm.rate_limiter!r}")
+    if isinstance(llm, AdaptiveLLM):
+        raise ConfigurationError(f"llm is limited already, by its own AdaptiveLLM: {in_words(llm)}")
+    for name, inner in llm.__dict__.items():
+        if isinstance(inner, AdaptiveLLM):
+            raise ConfigurationError(
+                f"llm is limited already, by the AdaptiveLLM that is its {name}: {in_words(llm)}"
+            )
 
 
 def _check_rate_limiter(rate_limiter: Any) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
+from adaptive_rate_limiter.adapters import learn_refusal, note_refusal
 from adaptive_rate_limiter.reservation import current_reservation
 from llama_index.llms.adaptive_rate_limiter.announcement import TextBatches, announced, texts_in
-from llama_index.llms.adaptive_rate_limiter.responses import add_note, learn_refusal, settle_vectors
+from llama_index.llms.adaptive_rate_limiter.responses import settle_vectors
 
 if TYPE_CHECKING:
     import asyncio
@@ -139,10 +140,7 @@ class Spans:
     def fail(self, span_id: str | None, error: BaseException) -> None:
         for reservation in self.release(span_id):
             learn_refusal(reservation, error)
-            refusal = reservation.refusal
-            if refusal is not None:
-                why = f"{reservation.bucket_id} refused this call: {refusal.kind.value}"
-                add_note(error, f"adaptive-rate-limiter: {why}")
+            note_refusal(reservation, error)
             reservation.lapse()
 
     def _lost(self, span_id: str) -> None:
