@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ ENOUGH = 32  # in line: more of them would not let the limiter use its limits an
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Item, Result]):
-    """What became of one item: `value`, or the `error` that was raised, after `seconds`, those in line included."""
+    """What became of one item: `value`, or the `error` that was raised, after `seconds`, those in line included.
+
+    It can be pickled if its item and its value can: an error that could not be read again is kept as its name and words.
+    """
 
     index: int
     item: Item
@@ -44,6 +48,18 @@ class Outcome(Generic[Item, Result]):
         if self.error is not None:
             raise self.error
         return self.value  # type: ignore[return-value]  # a Result, which may be None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Outcome, (self.index, self.item, self.value, _portable(self.error), self.seconds)
+
+
+def _portable(error: BaseException | None) -> BaseException | None:
+    """Many SDKs' errors can be pickled and then not be read: that would take all other outcomes with it."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was written just now
+    except Exception:  # noqa: BLE001 - it is for them to say what they cannot
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class _Width:
