@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from adaptive_rate_limiter.core.lease import LeasedLedger
 
 if TYPE_CHECKING:
+    from adaptive_rate_limiter.clock import Clock
     from adaptive_rate_limiter.core.account import AccountReport
     from adaptive_rate_limiter.core.bucket import Bucket
     from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.core.tally import TallyReport
 
-__all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot"]
+__all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot", "Reports"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,23 @@ class Forecast:
         if self.seconds is None:
             return "no limit is known yet"
         return f"about {duration(self.seconds)}" + (f", bound by {self.binds}" if self.binds else "")
+
+
+class Reports(Protocol):
+    """What a limiter tells those who show it: views, plots and progress know no more of it."""
+
+    clock: Clock
+
+    @property
+    def waiting(self) -> int: ...
+
+    def snapshot(self) -> LimiterSnapshot: ...
+
+    def explain(self, model: str | None = None, *, most: int = 20) -> list[str]: ...
+
+    def forecast(
+        self, *, requests: float | None = None, tokens: float | None = None, model: str | None = None
+    ) -> Forecast: ...
 
 
 def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter, Outcome
-from adaptive_rate_limiter.work import FIRST
+from adaptive_rate_limiter.batch.work import FIRST
 
 
 @pytest.fixture

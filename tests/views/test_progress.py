@@ -7,8 +7,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from adaptive_rate_limiter.views import progress
-from adaptive_rate_limiter.views.progress import Pace, progress_of
+from adaptive_rate_limiter.batch import progress
+from adaptive_rate_limiter.batch.progress import Pace, progress_of
 
 
 def test_the_rest_is_forecast_from_what_the_first_took(limiter, call):

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from adaptive_rate_limiter.limiter import Limiter
-    from adaptive_rate_limiter.report import BucketSnapshot, LimiterSnapshot, LimitSnapshot
+    from adaptive_rate_limiter.report import BucketSnapshot, LimiterSnapshot, LimitSnapshot, Reports
 
 __all__ = ["History", "Mark", "Point"]
 
@@ -54,7 +53,7 @@ class History:
     ``with limiter.history:`` records a block, sync or async; `start()` and `stop()` do the same without a block.
     """
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: Reports) -> None:
         self._limiter = limiter
         self._lock = threading.Lock()
         self._looks: list[tuple[Point, ...]] = []

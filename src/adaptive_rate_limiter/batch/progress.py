@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 import warnings
@@ -11,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.core.quota import TOKENS
 from adaptive_rate_limiter.report import Forecast, duration
+from adaptive_rate_limiter.views.screen import Terminal, in_notebook
 from adaptive_rate_limiter.views.ticker import Ticker
-from adaptive_rate_limiter.views.watch import in_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adaptive_rate_limiter.limiter import Limiter
-    from adaptive_rate_limiter.report import BucketSnapshot
+    from adaptive_rate_limiter.report import BucketSnapshot, Reports
 
 __all__ = ["Pace", "Progress", "progress_of"]
 
@@ -30,7 +30,7 @@ FORMAT = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_
 class Pace:
     """What the limiter says of the rest of a batch, whose share of the limiter's work is what came since it began."""
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: Reports) -> None:
         self._limiter = limiter
         self._before = {bucket.tally.serial: _used(bucket) for bucket in limiter.snapshot().buckets}
 
@@ -78,14 +78,19 @@ class Pace:
 class Progress:
     """A bar. `add` is cheap, and is called from any thread, one at a time."""
 
-    def __init__(self, limiter: Limiter, total: int, known: Sequence[Any]) -> None:
+    def __init__(self, limiter: Reports, total: int, known: Sequence[Any]) -> None:
         self._pace = Pace(limiter)
         self._total = total
         self._done = self._earlier = len(known)
         self._failed = sum(not outcome.ok for outcome in known)
         self._began = time.monotonic()
         self._said_at = self._began
-        self._bar = _tqdm()(total=total, initial=self._done, bar_format=FORMAT, mininterval=EVERY)
+        self._screen = Terminal.live
+        self._bar = _tqdm()(
+            total=total, initial=self._done, bar_format=FORMAT, mininterval=EVERY, **_place(self._screen)
+        )
+        if self._screen is not None:
+            self._screen.begin(self._bar)
         self._ticker = Ticker(limiter.clock, AT_LEAST_EVERY, self._renew)
         self._ticker.start()
 
@@ -99,6 +104,8 @@ class Progress:
     def close(self) -> None:
         self._ticker.stop()
         self._bar.close()
+        if self._screen is not None:
+            self._screen.end(self._bar)
 
     def _renew(self) -> None:
         """Also while nothing ends: that is when one wants to know."""
@@ -115,7 +122,7 @@ class Progress:
 
 
 def progress_of(
-    limiter: Limiter, total: int, known: Sequence[Any], *, wanted: bool | None
+    limiter: Reports, total: int, known: Sequence[Any], *, wanted: bool | None
 ) -> Progress | None:
     """A bar if it is wanted; where nobody said, if somebody looks and tqdm is installed.
 
@@ -129,6 +136,13 @@ def progress_of(
         return Progress(limiter, total, known)
     except ModuleNotFoundError as error:
         raise ImportError("progress needs tqdm: pip install 'adaptive-rate-limiter[notebook]'") from error
+
+
+def _place(screen: Terminal | None) -> dict[str, Any]:
+    """Where it is drawn. What a notebook gets on stderr looks like an error there, and out of order."""
+    if screen is not None:
+        return {"file": io.StringIO(), "ncols": screen.width, "ascii": False}
+    return {"file": sys.stdout} if in_notebook() else {}
 
 
 def _tqdm() -> Any:
