@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot", "Reports"]
 
+AT_ONCE = 0.05  # seconds: what would be said as 0.0 s
+TEN = 10
+
 
 @dataclass(frozen=True, slots=True)
 class LimitSnapshot:
@@ -82,6 +85,8 @@ class Forecast:
     def __str__(self) -> str:
         if self.seconds is None:
             return "no limit is known yet"
+        if self.seconds < AT_ONCE:
+            return "at once"
         return f"about {duration(self.seconds)}" + (f", bound by {self.binds}" if self.binds else "")
 
 
@@ -157,7 +162,7 @@ def explain_bucket(bucket: Bucket, now: float, most: int) -> list[str]:
         why, goes_in = _why(bucket, total, ahead + 1, now)
         who = f" of {call.tenant}" if call.tenant else ""
         behind = f"{ahead:,} ahead of it" if ahead else "next in line"
-        when = f"goes in about {duration(goes_in)}" if goes_in > 0 else "goes as soon as that allows"
+        when = f"goes in about {duration(goes_in)}" if goes_in >= AT_ONCE else "goes as soon as that allows"
         place = f"call {ahead + 1:,} of {len(waiting):,}{who}"
         sentences.append(f"{bucket.bucket_id}: {place} {why}, {behind}, {when}")
     return sentences
@@ -175,7 +180,7 @@ def _why(bucket: Bucket, total: Cost, calls: int, now: float) -> tuple[str, floa
     if gauge is not None:
         missing = total[gauge.unit] - gauge.available(now)
         per = f"{gauge.limit:,.0f} per {gauge.window:g} s"
-        return f"waits for {gauge.unit} ({missing:,.0f} missing of {per})", goes_in
+        return f"waits for {gauge.unit} ({figure(missing)} missing of {per})", goes_in
     if bucket.wait is not None:
         return f"waits for {bucket.wait.limit}", goes_in
     return "is about to go", goes_in
@@ -198,6 +203,11 @@ def forecast_bucket(bucket: Bucket, work: Cost, now: float) -> Forecast:
     if bucket.pause.until > ready:
         ready, binds = bucket.pause.until, bucket.pause.reason
     return Forecast(max(0.0, ready - now), binds)
+
+
+def figure(amount: float) -> str:
+    """An amount as a person says it."""
+    return f"{amount:,.0f}" if abs(amount) >= TEN or amount == int(amount) else f"{amount:.1f}"
 
 
 def duration(seconds: float) -> str:

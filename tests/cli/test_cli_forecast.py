@@ -47,7 +47,7 @@ def test_calls_with_a_bound_of_their_own(command):
     out = command("forecast", "-", *LIMITS, "--max-tokens", "500", stdin=lines(*[bounded] * 10)).out
     assert out.splitlines() == [
         "10 calls, 1,000 tokens in prompts, 1,500 with answers (max_tokens=500)",
-        "about 0.0 s",
+        "at once",
     ]
 
 

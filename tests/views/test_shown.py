@@ -120,6 +120,13 @@ def test_the_limiters_of_the_integrations_show_their_own(limiter, call, adaptive
     assert mine.history is limiter.history
 
 
+def test_a_limit_that_is_overdrawn_has_nothing_left(limiter, call):
+    call(tokens=5900)
+    with limiter.acquire("m", 50, timeout=0) as reservation:
+        reservation.settle(tokens=3000)
+    assert [bar.left for bar in View(limiter).cards[0].bars] == ["58 left", "0 left"]
+
+
 def test_the_busiest_bucket_comes_first(clock, limiter, call):
     call(model="quiet")
     call(model="busy")

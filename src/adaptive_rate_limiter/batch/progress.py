@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.core.quota import TOKENS
-from adaptive_rate_limiter.report import Forecast, duration
+from adaptive_rate_limiter.report import AT_ONCE, Forecast, duration
 from adaptive_rate_limiter.views.screen import Terminal, in_notebook
 from adaptive_rate_limiter.views.ticker import Ticker
 
@@ -63,7 +63,7 @@ class Pace:
         parts = []
         if left:
             forecast = self.forecast(done, left)
-            if forecast.seconds:
+            if forecast.seconds and forecast.seconds >= AT_ONCE:
                 bound = f", bound by {forecast.binds}" if forecast.binds else ""
                 parts.append(f"about {duration(forecast.seconds)} left{bound}")
             elif rate:

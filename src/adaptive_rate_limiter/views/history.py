@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adaptive_rate_limiter.options import interval
-from adaptive_rate_limiter.views.content import ORIGINS, figure, per
+from adaptive_rate_limiter.report import figure
+from adaptive_rate_limiter.views.content import ORIGINS, per
 from adaptive_rate_limiter.views.ticker import Ticker
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from adaptive_rate_limiter.views.content import figure
+from adaptive_rate_limiter.report import figure
 from adaptive_rate_limiter.views.history import marks_of
 
 if TYPE_CHECKING:
