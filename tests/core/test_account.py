@@ -100,8 +100,12 @@ def test_the_account_in_words():
 
 
 def test_what_held_calls_back_is_said_where_no_limit_was_used_up():
-    report = AccountReport(20.0, 0.0, 0.0, None, {"retry-after": 20.0, "tokens": 0.01, "undiscovered limit": 1.0})
-    assert str(report) == "no limit was used up; held back 20.0 s by retry-after, 1.0 s by finding out the limit"
+    report = AccountReport(
+        20.0, 0.0, 0.0, None, {"retry-after": 20.0, "tokens": 0.01, "undiscovered limit": 1.0}
+    )
+    assert (
+        str(report) == "no limit was used up; held back 20.0 s by retry-after, 1.0 s by finding out the limit"
+    )
 
 
 def test_causes_are_named_as_a_person_would():

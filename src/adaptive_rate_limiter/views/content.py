@@ -22,7 +22,7 @@ MOST_LIMITS, MOST_CARDS, LONGEST = 16, 50, 80  # lines, cards and letters: a vie
 
 
 class Bar(NamedTuple):
-    """One limit: `level` is the part of it that is left, None where nobody knows."""
+    """One limit: `level` is the part of it that is left, None where nobody knows; `origin`: how it is counted, who told it."""
 
     unit: str
     left: str
@@ -81,12 +81,12 @@ def _by_kind(counts: Mapping[str, int]) -> str:
 
 def _bar(limit: LimitSnapshot) -> Bar:
     known = math.isfinite(limit.remaining) and math.isfinite(limit.capacity) and limit.capacity > 0
-    counted = "" if limit.algorithm == "unknown" else f" ({limit.algorithm.replace('_', ' ')})"
+    counted = "" if limit.algorithm == "unknown" else f"{limit.algorithm.replace('_', ' ')}, "
     return Bar(
         unit=_short(limit.unit.replace("_", " ")),
         left=f"{figure(max(0.0, limit.remaining))} left" if known else "",
-        limit=f"{figure(limit.limit)} {per(limit.window)}{counted}",
-        origin=ORIGINS.get(limit.source, limit.source),
+        limit=f"{figure(limit.limit)} {per(limit.window)}",
+        origin=counted + ORIGINS.get(limit.source, limit.source),
         level=min(1.0, max(0.0, limit.remaining / limit.capacity)) if known else None,
     )
 
@@ -111,7 +111,7 @@ def _lines(card: Card) -> Iterable[str]:
     yield "  " + ", ".join(card.facts)
     for bar in card.bars:
         left = f"{bar.left} of " if bar.left else ""
-        yield f"  {bar.unit}: {left}{bar.limit}, {bar.origin}"
+        yield f"  {bar.unit}: {left}{bar.limit} ({bar.origin})"
     if not card.bars:
         yield f"  {UNKNOWN}"
     yield from (f"  {wait}" for wait in card.waits)
