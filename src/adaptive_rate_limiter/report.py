@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 from adaptive_rate_limiter.core.lease import LeasedLedger
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from adaptive_rate_limiter.clock import Clock
     from adaptive_rate_limiter.core.account import AccountReport
     from adaptive_rate_limiter.core.bucket import Bucket
     from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.core.tally import TallyReport
+    from adaptive_rate_limiter.options import WorkOptions
 
 __all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot", "Reports"]
 
@@ -102,9 +105,7 @@ class Reports(Protocol):
 
     def explain(self, model: str | None = None, *, most: int = 20) -> list[str]: ...
 
-    def forecast(
-        self, *, requests: float | None = None, tokens: float | None = None, model: str | None = None
-    ) -> Forecast: ...
+    def forecast(self, *, model: str | None = None, **amounts: Unpack[WorkOptions]) -> Forecast: ...
 
 
 def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:

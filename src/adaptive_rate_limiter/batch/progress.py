@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from adaptive_rate_limiter.core.quota import TOKENS
+from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS
 from adaptive_rate_limiter.report import AT_ONCE, Forecast, duration
 from adaptive_rate_limiter.views.screen import Terminal, in_notebook
 from adaptive_rate_limiter.views.ticker import Ticker
@@ -38,20 +38,21 @@ class Pace:
         """How long `left` more items take, if they take what those that are done took."""
         slowest = Forecast(None, None)
         for bucket in self._limiter.snapshot().buckets:
-            calls, tokens = (
-                now - before
-                for now, before in zip(
-                    _used(bucket), self._before.get(bucket.tally.serial, (0.0, 0.0)), strict=True
-                )
-            )
+            before = self._before.get(bucket.tally.serial, {})
+            used = {unit: max(0.0, much - before.get(unit, 0.0)) for unit, much in _used(bucket).items()}
             items = done + bucket.in_flight
+            if not used[REQUESTS] or not items:
+                continue
             rest = max(
                 0, left - bucket.in_flight - bucket.waiting
-            )  # those in line are in the forecast anyway
-            if not calls or not items:
-                continue
+            )  # who is in line is in the forecast anyway
+            each = rest / items
             forecast = self._limiter.forecast(
-                requests=rest * calls / items, tokens=rest * max(0.0, tokens) / items, model=bucket.model
+                model=bucket.model,
+                requests=each * used[REQUESTS],
+                tokens=each * used[TOKENS],
+                input_tokens=each * used[INPUT_TOKENS],
+                output_tokens=each * used[OUTPUT_TOKENS],
             )
             if forecast.seconds is not None and forecast.seconds >= (slowest.seconds or 0.0):
                 slowest = forecast
@@ -152,8 +153,10 @@ def _tqdm() -> Any:
         return import_module("tqdm.auto").tqdm
 
 
-def _used(bucket: BucketSnapshot) -> tuple[float, float]:
-    """Calls and tokens so far."""
+def _used(bucket: BucketSnapshot) -> dict[str, float]:
+    """Calls and tokens so far; what was estimated too high or too low was the answer."""
     tally = bucket.tally
-    tokens = tally.reserved.get(TOKENS, 0.0) - tally.overestimated + tally.underestimated
-    return float(bucket.admitted), tokens
+    used = {unit: tally.reserved.get(unit, 0.0) for unit in (TOKENS, INPUT_TOKENS, OUTPUT_TOKENS)}
+    for unit in (TOKENS, OUTPUT_TOKENS):
+        used[unit] += tally.underestimated - tally.overestimated
+    return {REQUESTS: float(bucket.admitted), **used}
