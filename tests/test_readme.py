@@ -6,6 +6,7 @@ A snippet that is headed with a file and a table is a row of that table: those a
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from adaptive_rate_limiter import Limiter, cli
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -119,6 +122,55 @@ def test_snippet_runs(snippet, capsys, tmp_path):
 
 def test_the_first_snippet_is_not_refused(capsys):
     assert run_here(snippets(README)[0], capsys) == "30 answers, 0 refused\n"
+
+
+def names_in(heading):
+    """The names in the first column of a table of the README, and what follows them in the row."""
+    section = README.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `([^`]+)` \| ([^|]*) \|", section, re.MULTILINE)
+
+
+def test_the_table_of_options_has_each_of_them_with_its_default():
+    told = dict(names_in("Options"))
+    options = {
+        name: option.default
+        for name, option in inspect.signature(Limiter.__init__).parameters.items()
+        if option.default is not option.empty
+    }
+    assert set(told) == set(options)
+    for name, default in options.items():
+        assert told[name].strip("`") == getattr(default, "__name__", repr(default)).replace("'", '"')
+
+
+def test_the_table_of_commands_has_each_of_them():
+    told = re.findall(
+        r"^\| `[^`]*adaptive-rate-limiter (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert told == [command.__name__.rpartition(".")[2] for command in cli.COMMANDS]
+
+
+def test_every_extra_that_is_named_is_there():
+    text = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    named = {extra for found in re.findall(r"\[([a-z,-]+)\]'", text) for extra in found.split(",")}
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = set(re.findall(r"^([a-z0-9-]+) = \[\"[a-z]", project, re.MULTILINE))
+    assert named
+    assert named <= extras
+
+
+def test_links_to_files_and_headings_are_right():
+    for document in [*DOCUMENTS, *ROOT.glob("*.md"), *ROOT.glob("integrations/*/README.md")]:
+        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+            if target.startswith("http"):
+                continue
+            file, _, heading = target.partition("#")
+            path = document.parent / file if file else document
+            assert path.exists(), f"{document.name}: {target}"
+            if heading:
+                headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+                assert heading in {
+                    re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings
+                }
 
 
 @pytest.mark.parametrize(("document", "rows"), ROWS, ids=lambda value: getattr(value, "name", ""))

@@ -16,12 +16,11 @@ from adaptive_rate_limiter.batch import AsyncBatch, Batch
 from adaptive_rate_limiter.clock import Clock, SystemClock
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import charging_for
-from adaptive_rate_limiter.core.quota import REQUESTS, TOKENS
+from adaptive_rate_limiter.core.quota import TOKENS
 from adaptive_rate_limiter.eager import EagerDiscovery
 from adaptive_rate_limiter.exceptions import CapacityExceededError, ConfigurationError
 from adaptive_rate_limiter.headroom import keep_headroom
 from adaptive_rate_limiter.options import (
-    amount,
     call_from,
     check_concurrency,
     check_eager,
@@ -30,6 +29,7 @@ from adaptive_rate_limiter.options import (
     quotas_by_model,
     seconds,
     unknown_argument,
+    work_from,
 )
 from adaptive_rate_limiter.providers import parse_response
 from adaptive_rate_limiter.report import (
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from adaptive_rate_limiter.batch import BatchOptions
     from adaptive_rate_limiter.core.queue import Call
-    from adaptive_rate_limiter.options import CallOptions, Eagerness
+    from adaptive_rate_limiter.options import CallOptions, Eagerness, WorkOptions
     from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo
 
 __all__ = ["Limiter"]
@@ -350,17 +350,14 @@ class Limiter(Shown, Shared):
             for sentence in bucket.look(lambda core, now: explain_bucket(core, now, most))
         ]
 
-    def forecast(
-        self, *, requests: float | None = None, tokens: float | None = None, model: str | None = None
-    ) -> Forecast:
+    def forecast(self, *, model: str | None = None, **amounts: Unpack[WorkOptions]) -> Forecast:
         """How long so much more work takes, after what waits now, and which limit binds.
 
+        `requests` and `tokens` of all calls together. Where input and output are limited apart, as by Anthropic,
+        `input_tokens` and `output_tokens` say how they divide; else all tokens count as input, as in `acquire`.
         Without arguments: how long what waits now will take.
         """
-        work = {
-            REQUESTS: 0.0 if requests is None else amount("requests", requests),
-            TOKENS: 0.0 if tokens is None else amount("tokens", tokens),
-        }
+        work = work_from(**amounts)
         found = self._mine(model) or [self._make(self._prefix + (model or "*"), model)]
         forecasts = [bucket.look(lambda core, now: forecast_bucket(core, work, now)) for bucket in found]
         return max(

@@ -37,6 +37,15 @@ class CallOptions(TypedDict, total=False):
     route: Hashable
 
 
+class WorkOptions(TypedDict, total=False):
+    """What may be said of calls to come; `Limiter.forecast` tells what each means."""
+
+    requests: float | None
+    tokens: float | None
+    input_tokens: float | None
+    output_tokens: float | None
+
+
 def call_from(
     core: Bucket,
     now: float,
@@ -104,6 +113,27 @@ def _expected(
         known = input_tokens or max_tokens is not None
         output_tokens = core.estimator.output_tokens(max_tokens) if known else 0.0
     return core.charging.hold(input_tokens or 0.0, output_tokens, max_tokens)
+
+
+def work_from(
+    *,
+    requests: float | None = None,
+    tokens: float | None = None,
+    input_tokens: float | None = None,
+    output_tokens: float | None = None,
+    **unknown: object,
+) -> Cost:
+    """What many calls take together. Raises ConfigurationError naming the argument and its value."""
+    if unknown:
+        raise unknown_argument("forecast", unknown, ("model", *WorkOptions.__annotations__))
+    given = {
+        REQUESTS: requests, TOKENS: tokens, INPUT_TOKENS: input_tokens, OUTPUT_TOKENS: output_tokens,
+    }  # fmt: skip
+    told = {unit: amount(unit, much) for unit, much in given.items() if much is not None}
+    into, out = told.get(INPUT_TOKENS), told.get(OUTPUT_TOKENS)
+    if TOKENS not in told:
+        told[TOKENS], into = (into or 0.0) + (out or 0.0), into or 0.0
+    return {**_stated(told[TOKENS], into, out), REQUESTS: told.get(REQUESTS, 0.0)}
 
 
 def _stated(tokens: float, input_tokens: float | None, output_tokens: float | None) -> Cost:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from adaptive_rate_limiter.core.leased_ledger import LeasedLedger
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from adaptive_rate_limiter.clock import Clock
     from adaptive_rate_limiter.core.account import AccountReport
     from adaptive_rate_limiter.core.bucket import Bucket
     from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.core.tally import TallyReport
+    from adaptive_rate_limiter.options import WorkOptions
 
-__all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot"]
+__all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot", "Reports"]
+
+AT_ONCE = 0.05  # seconds: what would be said as 0.0 s
+TEN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,24 @@ class Forecast:
     def __str__(self) -> str:
         if self.seconds is None:
             return "no limit is known yet"
+        if self.seconds < AT_ONCE:
+            return "at once"
         return f"about {duration(self.seconds)}" + (f", bound by {self.binds}" if self.binds else "")
+
+
+class Reports(Protocol):
+    """What a limiter tells those who show it: views, plots and progress know no more of it."""
+
+    clock: Clock
+
+    @property
+    def waiting(self) -> int: ...
+
+    def snapshot(self) -> LimiterSnapshot: ...
+
+    def explain(self, model: str | None = None, *, most: int = 20) -> list[str]: ...
+
+    def forecast(self, *, model: str | None = None, **amounts: Unpack[WorkOptions]) -> Forecast: ...
 
 
 def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
@@ -139,7 +163,7 @@ def explain_bucket(bucket: Bucket, now: float, most: int) -> list[str]:
         why, goes_in = _why(bucket, total, ahead + 1, now)
         who = f" of {call.tenant}" if call.tenant else ""
         behind = f"{ahead:,} ahead of it" if ahead else "next in line"
-        when = f"goes in about {duration(goes_in)}" if goes_in > 0 else "goes as soon as that allows"
+        when = f"goes in about {duration(goes_in)}" if goes_in >= AT_ONCE else "goes as soon as that allows"
         place = f"call {ahead + 1:,} of {len(waiting):,}{who}"
         sentences.append(f"{bucket.bucket_id}: {place} {why}, {behind}, {when}")
     return sentences
@@ -157,7 +181,7 @@ def _why(bucket: Bucket, total: Cost, calls: int, now: float) -> tuple[str, floa
     if gauge is not None:
         missing = total[gauge.unit] - gauge.available(now)
         per = f"{gauge.limit:,.0f} per {gauge.window:g} s"
-        return f"waits for {gauge.unit} ({missing:,.0f} missing of {per})", goes_in
+        return f"waits for {gauge.unit} ({figure(missing)} missing of {per})", goes_in
     if bucket.wait is not None:
         return f"waits for {bucket.wait.limit}", goes_in
     return "is about to go", goes_in
@@ -180,6 +204,11 @@ def forecast_bucket(bucket: Bucket, work: Cost, now: float) -> Forecast:
     if bucket.pause.until > ready:
         ready, binds = bucket.pause.until, bucket.pause.reason
     return Forecast(max(0.0, ready - now), binds)
+
+
+def figure(amount: float) -> str:
+    """An amount as a person says it."""
+    return f"{amount:,.0f}" if abs(amount) >= TEN or amount == int(amount) else f"{amount:.1f}"
 
 
 def duration(seconds: float) -> str:

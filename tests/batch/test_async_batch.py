@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from adaptive_rate_limiter import Limiter
-from adaptive_rate_limiter.work import ENOUGH, FIRST
+from adaptive_rate_limiter.batch.work import ENOUGH, FIRST
 
 
 @pytest.fixture

@@ -4,10 +4,12 @@ import contextvars
 import pickle
 import threading
 
+import httpx
+import openai
 import pytest
 
 from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter, Outcome
-from adaptive_rate_limiter.work import FIRST
+from adaptive_rate_limiter.batch.work import FIRST
 
 
 @pytest.fixture
@@ -134,6 +136,22 @@ def test_earlier_outcomes_are_taken_over_and_failures_tried_again(limiter):
     assert again.results() == [6, 0, 0]
     assert limiter.map(careful, [1, 0, 3], earlier=again).run().results() == [6, 0, 0]
     assert len(ran) == 2
+
+
+def test_outcomes_were_lost_where_an_error_could_be_pickled_and_not_read(limiter):
+    """As those of openai, anthropic and httpx, which take arguments that a pickle does not keep."""
+    reply = httpx.Response(429, request=httpx.Request("POST", "http://provider"))
+
+    def refused(item):
+        if item:
+            raise openai.RateLimitError("slow down", response=reply, body=None)
+        raise CapacityExceededError("never", "bucket", 3.0)
+
+    first = limiter.map(refused, [0, 1]).run()
+    ours, theirs = pickle.loads(pickle.dumps(first.outcomes))
+    assert (type(ours.error), ours.error.retry_after) == (CapacityExceededError, 3.0)
+    assert (type(theirs.error), str(theirs.error)) == (RuntimeError, "RateLimitError: slow down")
+    assert limiter.map(str, [0, 1], earlier=[ours, theirs]).run().results() == ["0", "1"]
 
 
 def test_the_limits_are_kept(clock):

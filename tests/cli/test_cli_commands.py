@@ -31,7 +31,7 @@ from adaptive_rate_limiter.cli import demo
             ],
             "about 2 min, bound by tokens\n",
         ),
-        (["--requests", "5", "--requests-per-minute", "60"], "about 0.0 s\n"),
+        (["--requests", "5", "--requests-per-minute", "60"], "at once\n"),
         (["--requests", "5"], "no limit is known yet\n"),
     ],
 )

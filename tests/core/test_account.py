@@ -99,6 +99,20 @@ def test_the_account_in_words():
     )
 
 
+def test_what_held_calls_back_is_said_where_no_limit_was_used_up():
+    report = AccountReport(
+        20.0, 0.0, 0.0, None, {"retry-after": 20.0, "tokens": 0.01, "undiscovered limit": 1.0}
+    )
+    assert (
+        str(report) == "no limit was used up; held back 20.0 s by retry-after, 1.0 s by finding out the limit"
+    )
+
+
+def test_causes_are_named_as_a_person_would():
+    report = AccountReport(10.0, 9.0, 0.9, "requests", {}, {"empty queue": 1.0})
+    assert str(report) == "90% of what the limits allowed; requests bound; 10.0% lost to an empty line"
+
+
 def test_of_requests_none_is_too_large():
     report = AccountReport(10.0, 9.9, 0.99, "requests", {}, {"requests": 0.1, "concurrency": 0.001})
     assert str(report) == "99% of what the limits allowed; requests bound; 1.0% lost to calls that went late"

@@ -35,6 +35,12 @@ MESSAGES = [{"role": "user", "content": "hello"}]
             "gemini-pro",
             8,
         ),
+        (
+            "/v1beta/models/gemini-pro:generateContent",
+            {"contents": [{"parts": [{"text": "hello"}]}], "generation_config": {"max_output_tokens": 8}},
+            "gemini-pro",
+            8,
+        ),
         ("/v1beta/models/text-embedding:batchEmbedContents", {"contents": [{}]}, "text-embedding", 0),
         (
             "/model/anthropic.claude-v2/converse",

@@ -93,7 +93,10 @@ async def test_of_a_call(clock, arguments, name, value):
     assert all(bucket.in_flight == 0 for bucket in limiter.snapshot().buckets)
 
 
-@pytest.mark.parametrize("arguments", [{"requests": -1}, {"tokens": NAN}, {"tokens": "9"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"requests": -1}, {"tokens": NAN}, {"tokens": "9"}, {"input_tokens": -1}, {"output": 5}],
+)
 def test_of_a_forecast(clock, arguments):
     with pytest.raises(ConfigurationError, match=next(iter(arguments))):
         Limiter(clock=clock).forecast(**arguments)

@@ -92,6 +92,21 @@ async def test_a_line_behind_tokens_is_explained(clock, turn):
     assert (account.binding, account.share) == ("tokens", pytest.approx(1.0))
 
 
+@pytest.mark.parametrize(
+    ("work", "seconds", "binds"),
+    [
+        ({"input_tokens": 6000}, 60, "input_tokens"),
+        ({"input_tokens": 3000, "output_tokens": 900}, 120, "output_tokens"),
+        ({"requests": 10, "output_tokens": 300}, 0, None),
+        ({"tokens": 6000}, 60, "input_tokens"),  # as `acquire(tokens=...)` has it
+        ({"tokens": 6000, "input_tokens": 1000, "output_tokens": 600}, 60, "output_tokens"),
+    ],
+)
+def test_a_forecast_left_limits_on_input_and_output_out(clock, work, seconds, binds):
+    quotas = {"requests": 1000, "input_tokens": 3000, "output_tokens": 300}
+    assert Limiter(quotas=quotas, clock=clock).forecast(**work) == Forecast(pytest.approx(seconds), binds)
+
+
 async def test_a_line_behind_a_pause_is_explained(clock, turn):
     limiter = Limiter(quotas={"requests": 600}, clock=clock)
     (await limiter.aacquire("m")).observe(529, {"retry-after": "40"})

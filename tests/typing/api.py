@@ -131,8 +131,9 @@ def reports() -> list[str]:
     limits: tuple[LimitSnapshot, ...] = buckets[0].limits
     share: float = buckets[0].account.share
     forecast: Forecast = limiter.forecast(requests=2000, tokens=1_000_000, model="gpt-4o")
+    apart: Forecast = limiter.forecast(input_tokens=9_000, output_tokens=500)
     largest: float = limiter.largest("gpt-4o", "tokens")
-    told = f"{forecast} {forecast.seconds} {forecast.binds} {limits[0].remaining} {share} {largest} {snapshot.waiting}"
+    told = f"{forecast} {apart} {forecast.seconds} {forecast.binds} {limits[0].remaining} {share} {largest} {snapshot.waiting}"
     return [told, *limiter.explain("gpt-4o", most=5)]
 
 

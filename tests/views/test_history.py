@@ -52,6 +52,42 @@ def test_refusals_and_limits_are_marked_with_their_reason(clock, limiter, call):
     assert limiter.history.marks("another") == []
 
 
+def test_the_first_calls_of_a_bucket_were_not_drawn(clock, limiter, call):
+    """It comes to be between two looks: until then it had done nothing, since the first look as all others."""
+    call(model="old")
+    look(limiter)
+    clock.advance(1)
+    look(limiter)
+    clock.advance(1)
+    call(model="new", tokens=500)
+    look(limiter)
+    before, first = limiter.history.points()["default/new"]
+    assert (before.at, set(before.units.values()), before.limits) == (1.0, {0.0}, ())
+    assert (first.at, first.units["tokens"]) == (2.0, 500)
+    old, new = (limiter.history.plot(model).axes[0] for model in ("old", "new"))
+    assert list(old.lines[1].get_xdata()) == [0.0, 1.0, 2.0]
+    assert list(new.lines[1].get_xdata()) == [1.0, 2.0]
+
+
+def test_what_was_refused_before_anybody_looked_was_marked(clock, limiter, call):
+    call(status=529)
+    look(limiter)
+    clock.advance(60)
+    call(status=529)
+    look(limiter)
+    refused = [mark for mark in limiter.history.marks() if mark.kind == "refused"]
+    assert [(mark.at, mark.text) for mark in refused] == [(60.0, "1 refused: overload")]
+
+
+def test_a_limit_that_is_out_of_the_picture_is_said_to_be_above(clock, limiter, call):
+    for _ in range(2):
+        call(tokens=100)
+        look(limiter)
+        clock.advance(1)
+    labels = [panel.get_legend().get_texts()[0].get_text() for panel in limiter.history.plot().axes[:2]]
+    assert labels == ["sent, and what is left of the limit (above)"] * 2
+
+
 def test_it_is_bounded_and_keeps_the_whole_time(clock, limiter, call, monkeypatch):
     monkeypatch.setattr(history, "MOST", 50)
     call()

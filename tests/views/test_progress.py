@@ -7,8 +7,9 @@ from queue import SimpleQueue
 
 import pytest
 
-from adaptive_rate_limiter.views import progress
-from adaptive_rate_limiter.views.progress import Pace, progress_of
+from adaptive_rate_limiter import Limiter
+from adaptive_rate_limiter.batch import progress
+from adaptive_rate_limiter.batch.progress import Pace, progress_of
 
 
 def test_the_rest_is_forecast_from_what_the_first_took(limiter, call):
@@ -20,6 +21,16 @@ def test_the_rest_is_forecast_from_what_the_first_took(limiter, call):
     forecast = pace.forecast(done=5, left=12)
     assert (forecast.seconds, forecast.binds) == (pytest.approx(120), "tokens")
     assert pace.say(5, 12, failed=0, rate=1.0) == "about 2 min left, bound by tokens"
+
+
+def test_the_rest_was_forecast_without_limits_on_input_and_output(clock):
+    limiter = Limiter(quotas={"input_tokens": 60_000, "output_tokens": 6000}, clock=clock)
+    pace = Pace(limiter)
+    for _ in range(5):
+        with limiter.acquire("m", input_tokens=100, output_tokens=1000, timeout=0) as reservation:
+            reservation.settle(input_tokens=100, output_tokens=500)
+    forecast = pace.forecast(done=5, left=19)
+    assert (forecast.seconds, forecast.binds) == (pytest.approx(60), "output_tokens")
 
 
 def test_where_no_limit_binds_the_rate_so_far_tells_the_time(limiter, call):

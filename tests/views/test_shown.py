@@ -52,8 +52,8 @@ async def test_everything_that_is_known_is_shown(clock, limiter, call):
         "1 in line, the last goes in about 40 s",
         "nothing is sent for 20 s",
         "1 refused (rate limit: 1)",
-        "60 per minute (token bucket)",
-        "stated by you",
+        "60 per minute",
+        "token bucket, stated by you",
         "0 left",
         "call 1 of 1 waits out a pause",
     )
@@ -63,6 +63,20 @@ async def test_everything_that_is_known_is_shown(clock, limiter, call):
         assert words in " ".join(Text(limiter._repr_html_()).words)
         assert words in " ".join(in_terminal(limiter).split())
     task.cancel()
+
+
+def test_columns_of_a_narrow_terminal_wrapped_to_three_lines(clock):
+    """Only how a limit is counted and who told it may take a second line; the bar gives way first."""
+    limiter = Limiter(clock=clock)
+    with limiter.acquire("m", 100, timeout=0) as reservation:
+        reservation.observe(
+            200, {"x-ratelimit-limit-input-tokens": "150000000", "x-ratelimit-remaining-input-tokens": "9"}
+        )
+    lines = in_terminal(limiter, width=80).splitlines()
+    (first,) = [number for number, line in enumerate(lines) if "input tokens" in line]
+    assert "150,000,000 per minute" in lines[first]
+    assert "told by headers" in lines[first + 1]
+    assert max(map(len, lines)) == 80
 
 
 def test_html_is_well_formed_and_has_the_pages_own_colour_of_text(call, limiter):
@@ -118,6 +132,13 @@ def test_the_limiters_of_the_integrations_show_their_own(limiter, call, adaptive
     assert mine._repr_html_() == limiter._repr_html_()
     assert in_terminal(mine) == in_terminal(limiter)
     assert mine.history is limiter.history
+
+
+def test_a_limit_that_is_overdrawn_has_nothing_left(limiter, call):
+    call(tokens=5900)
+    with limiter.acquire("m", 50, timeout=0) as reservation:
+        reservation.settle(tokens=3000)
+    assert [bar.left for bar in View(limiter).cards[0].bars] == ["58 left", "0 left"]
 
 
 def test_the_busiest_bucket_comes_first(clock, limiter, call):

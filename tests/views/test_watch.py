@@ -71,6 +71,29 @@ def test_the_view_of_a_terminal(capsys, limiter, call):
     assert "60 per minute" in said
 
 
+def test_a_bar_tore_the_view_of_a_terminal(monkeypatch, capsys, limiter, call):
+    """It is a line of the view while that is shown, and stays above it in the end."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    with limiter.watch():
+        limiter.map(lambda _: call(), range(7), progress=True).run()
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.count("7/7 [") == 1
+    assert said.out.index("7/7 [") < said.out.rindex("7 calls let in")
+    limiter.map(lambda _: call(), range(7), progress=True).run()
+    said = capsys.readouterr()
+    assert "7/7 [" in said.err
+    assert said.out == ""
+
+
+def test_a_bar_of_a_notebook_looked_like_an_error(notebook, capsys, limiter, call):
+    """What goes to stderr is red there."""
+    limiter.map(lambda _: call(), range(7), progress=True).run()
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "7/7 [" in said.out
+
+
 def test_a_terminal_without_rich(monkeypatch, limiter):
     monkeypatch.setitem(sys.modules, "rich.live", None)
     with pytest.raises(ImportError, match=r"adaptive-rate-limiter\[notebook\]"):

@@ -11,9 +11,12 @@ class UnusableError(Exception):
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    value = int(text)
+    try:
+        value = int(text.replace("_", ""))
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
     return value
 
 

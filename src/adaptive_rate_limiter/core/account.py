@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NOBODY = "empty queue"
 WORTH_SAYING = 0.0005  # of the time: what would be said as 0.1 %
+TENTH = 0.05  # seconds: what would be said as 0.1 s
+WORDS = {NOBODY: "an empty line", "undiscovered limit": "finding out the limit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class AccountReport:
 
     def __str__(self) -> str:
         if not self.lower_bound:
-            return "no limit was reached"
+            return self._held_back() or "no limit was reached"
         parts = [f"{self.share:.0%} of what the limits allowed", f"{self.binding} bound{self._how_long()}"]
         parts += [
             f"{seconds / self.elapsed:.1%} lost to {self._named(cause)}"
@@ -53,6 +55,14 @@ class AccountReport:
             parts.append(f"{self.left / self.elapsed:.1%} left unused")
         return "; ".join(parts)
 
+    def _held_back(self) -> str:
+        waits = [
+            f"{seconds:.1f} s by {WORDS.get(cause, cause)}"
+            for cause, seconds in self.waited.items()
+            if seconds >= TENTH
+        ]
+        return f"no limit was used up; held back {', '.join(waits)}" if waits else ""
+
     def _how_long(self) -> str:
         held_back = self.waited.get(self.binding or "", 0.0)
         return f" {held_back / self.elapsed:.0%} of the time" if held_back else ""
@@ -60,7 +70,7 @@ class AccountReport:
     def _named(self, cause: str) -> str:
         """A bucket for which the line waits is full because more came back than fits, or because nobody went in time."""
         if cause != self.binding:
-            return cause
+            return WORDS.get(cause, cause)
         return "calls that went late" if cause == REQUESTS else "reservations that were too large"
 
 

@@ -25,7 +25,7 @@ OUTPUT_BOUNDS = (
     "maxTokens",
     "num_predict",
 )
-BOUND_HOLDERS = ("generationConfig", "inferenceConfig", "options")
+BOUND_HOLDERS = ("generationConfig", "generation_config", "inferenceConfig", "options")
 WITHOUT_ANSWER = re.compile(r"embed|rerank|moderations|batchEmbedContents|countTokens", re.IGNORECASE)
 MODEL_IN_PATH = re.compile(r"/(?:models|model|deployments)/([^/:?]+)")
 
@@ -48,22 +48,25 @@ def describe(content: bytes, path: str = "") -> dict[str, Any]:
         body = json.loads(content) if content else None
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(body, dict):
-        return {}
-    described: dict[str, Any] = {}
+    return described(body, path) if isinstance(body, dict) else {}
+
+
+def described(body: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """`describe` for a body that was read already."""
+    call: dict[str, Any] = {}
     named = MODEL_IN_PATH.search(path)  # Azure, Gemini, Bedrock
     if isinstance(body.get("model"), str):
-        described["model"] = body["model"]
+        call["model"] = body["model"]
     elif named:
-        described["model"] = named[1]
+        call["model"] = named[1]
     prompt = [value for name, value in body.items() if name in PROMPTS and value]
     if prompt:
-        described["prompt"] = prompt
+        call["prompt"] = prompt
     if WITHOUT_ANSWER.search(path):
-        described["max_tokens"] = 0
+        call["max_tokens"] = 0
     elif (bound := _bound(body)) is not None:
-        described["max_tokens"] = bound
-    return described
+        call["max_tokens"] = bound
+    return call
 
 
 def _bound(body: dict[str, Any]) -> int | None:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from adaptive_rate_limiter.report import duration
+from adaptive_rate_limiter.report import AT_ONCE, duration, figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from adaptive_rate_limiter.report import BucketSnapshot, LimiterSnapshot, LimitSnapshot
 
-__all__ = ["Bar", "Card", "cards", "figure", "per", "plain"]
+__all__ = ["Bar", "Card", "cards", "per", "plain"]
 
 ORIGINS = {"stated": "stated by you", "told": "told by headers", "inferred": "inferred from refusals"}
 WINDOWS = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
 NOTHING = "No call was made yet: there is nothing to show."
 UNKNOWN = "no limit is known yet"
 MOST_LIMITS, MOST_CARDS, LONGEST = 16, 50, 80  # lines, cards and letters: a view is to be read
-TEN = 10
 
 
 class Bar(NamedTuple):
-    """One limit: `level` is the part of it that is left, None where nobody knows."""
+    """One limit: `level` is the part of it that is left, None where nobody knows; `origin`: how it is counted, who told it."""
 
     unit: str
     left: str
@@ -65,7 +64,7 @@ def _facts(bucket: BucketSnapshot) -> Iterable[str]:
     at_most = f" of at most {bucket.most_in_flight:,.0f}" if bucket.most_in_flight < math.inf else ""
     yield f"{bucket.in_flight:,} under way{at_most}"
     if bucket.waiting:
-        goes = f", the last goes in about {duration(bucket.eta)}" if bucket.eta > 0 else ""
+        goes = f", the last goes in about {duration(bucket.eta)}" if bucket.eta >= AT_ONCE else ""
         yield f"{bucket.waiting:,} in line{goes}"
     if bucket.paused_for:
         yield f"nothing is sent for {duration(bucket.paused_for)}"
@@ -82,19 +81,14 @@ def _by_kind(counts: Mapping[str, int]) -> str:
 
 def _bar(limit: LimitSnapshot) -> Bar:
     known = math.isfinite(limit.remaining) and math.isfinite(limit.capacity) and limit.capacity > 0
-    counted = "" if limit.algorithm == "unknown" else f" ({limit.algorithm.replace('_', ' ')})"
+    counted = "" if limit.algorithm == "unknown" else f"{limit.algorithm.replace('_', ' ')}, "
     return Bar(
         unit=_short(limit.unit.replace("_", " ")),
-        left=f"{figure(limit.remaining)} left" if known else "",
-        limit=f"{figure(limit.limit)} {per(limit.window)}{counted}",
-        origin=ORIGINS.get(limit.source, limit.source),
+        left=f"{figure(max(0.0, limit.remaining))} left" if known else "",
+        limit=f"{figure(limit.limit)} {per(limit.window)}",
+        origin=counted + ORIGINS.get(limit.source, limit.source),
         level=min(1.0, max(0.0, limit.remaining / limit.capacity)) if known else None,
     )
-
-
-def figure(amount: float) -> str:
-    """An amount as a person says it; less than nothing is debt."""
-    return f"{amount:,.0f}" if abs(amount) >= TEN or amount == int(amount) else f"{amount:.1f}"
 
 
 def per(window: float) -> str:
@@ -117,7 +111,7 @@ def _lines(card: Card) -> Iterable[str]:
     yield "  " + ", ".join(card.facts)
     for bar in card.bars:
         left = f"{bar.left} of " if bar.left else ""
-        yield f"  {bar.unit}: {left}{bar.limit}, {bar.origin}"
+        yield f"  {bar.unit}: {left}{bar.limit} ({bar.origin})"
     if not card.bars:
         yield f"  {UNKNOWN}"
     yield from (f"  {wait}" for wait in card.waits)

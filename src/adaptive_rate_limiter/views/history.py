@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adaptive_rate_limiter.options import interval
-from adaptive_rate_limiter.views.content import ORIGINS, figure, per
+from adaptive_rate_limiter.report import figure
+from adaptive_rate_limiter.views.content import ORIGINS, per
 from adaptive_rate_limiter.views.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from adaptive_rate_limiter.limiter import Limiter
-    from adaptive_rate_limiter.report import BucketSnapshot, LimiterSnapshot, LimitSnapshot
+    from adaptive_rate_limiter.report import BucketSnapshot, LimiterSnapshot, LimitSnapshot, Reports
 
 __all__ = ["History", "Mark", "Point"]
 
@@ -39,6 +39,11 @@ class Point(NamedTuple):
     limits: tuple[LimitSnapshot, ...]
 
 
+class Look(NamedTuple):
+    at: float
+    points: tuple[Point, ...]
+
+
 class Mark(NamedTuple):
     """Something worth a mark: "refused" or "limit", and why, as a sentence."""
 
@@ -54,10 +59,10 @@ class History:
     ``with limiter.history:`` records a block, sync or async; `start()` and `stop()` do the same without a block.
     """
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: Reports) -> None:
         self._limiter = limiter
         self._lock = threading.Lock()
-        self._looks: list[tuple[Point, ...]] = []
+        self._looks: list[Look] = []
         self._stride = 1  # of so many looks one is kept
         self._seen = 0
         self._ticker: Ticker | None = None
@@ -86,7 +91,7 @@ class History:
     def add(self, snapshot: LimiterSnapshot) -> None:
         """Keep what `snapshot` shows, as of now."""
         now = self._limiter.clock.now()
-        look = tuple(_point(bucket, now) for bucket in snapshot.buckets)
+        look = Look(now, tuple(_point(bucket, now) for bucket in snapshot.buckets))
         with self._lock:
             self._seen += 1
             if self._seen % self._stride:
@@ -97,13 +102,15 @@ class History:
                 self._stride *= 2
 
     def points(self, model: str | None = None) -> dict[str, list[Point]]:
-        """By bucket; those of one model if it is named."""
+        """By bucket; those of one model if it is named. A bucket that came later begins with the look before it."""
         found: dict[str, list[Point]] = {}
         with self._lock:
             looks = list(self._looks)
-        for point in (point for look in looks for point in look):
-            if model is None or point.model == model:
-                found.setdefault(point.bucket_id, []).append(point)
+        for before, look in zip([None, *looks], looks, strict=False):
+            for point in look.points:
+                if model is None or point.model == model:
+                    known = [] if before is None else [_nothing(point, before.at)]
+                    found.setdefault(point.bucket_id, known).append(point)
         return found
 
     def marks(self, model: str | None = None) -> list[Mark]:
@@ -123,7 +130,9 @@ class History:
                 "plots need matplotlib: pip install 'adaptive-rate-limiter[notebook]'"
             ) from error
 
-        return draw(self.points(model))
+        with self._lock:
+            start = self._looks[0].at if self._looks else 0.0
+        return draw(self.points(model), start)
 
     def __len__(self) -> int:
         return len(self._looks)
@@ -143,6 +152,12 @@ class History:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _nothing(first: Point, at: float) -> Point:
+    """The bucket before its first call."""
+    units = dict.fromkeys(first.units, 0.0)
+    return first._replace(at=at, admitted=0, waiting=0, in_flight=0, units=units, refused={}, limits=())
 
 
 def _point(bucket: BucketSnapshot, now: float) -> Point:
@@ -165,9 +180,9 @@ def _point(bucket: BucketSnapshot, now: float) -> Point:
 
 
 def marks_of(points: list[Point]) -> Iterator[Mark]:
-    """Of one bucket."""
+    """Of one bucket; what was refused before the first point is no part of it."""
     limits: dict[tuple[str, float, str, int], LimitSnapshot] = {}
-    refused: dict[str, int] = {}
+    refused = points[0].refused if points else {}
     for point in points:
         for key, limit in _told_apart(point.limits):
             before = limits.get(key)

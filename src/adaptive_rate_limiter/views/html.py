@@ -21,8 +21,12 @@ FAINT = "opacity:.75;font-size:.92em"
 CARD = (
     "border:1px solid rgba(128,128,128,.45);border-radius:6px;padding:.6em .9em;margin:.4em 0;max-width:60em"
 )
-CELL = "text-align:left;padding:.15em 1em .15em 0;border:none;background:transparent;color:inherit;white-space:nowrap"
-TRACK = "display:inline-block;vertical-align:middle;width:12em;height:.7em;border-radius:.35em;background:rgba(128,128,128,.3)"
+CELL = (
+    "text-align:left;padding:.15em 1em .15em 0;border:none;background:transparent;color:inherit;white-space:"
+)
+TABLE = "border:none;color:inherit;border-collapse:collapse;margin:0;font-size:1em"
+ROW = "background:transparent"  # a notebook's own tables have stripes
+TRACK = "display:inline-block;vertical-align:middle;width:clamp(4em,16vw,12em);height:.7em;border-radius:.35em;background:rgba(128,128,128,.3)"
 FILL = "display:block;height:100%;border-radius:.35em"
 
 
@@ -32,19 +36,20 @@ def html(cards: Iterable[Card]) -> str:
 
 
 def _card(card: Card) -> str:
-    rows = "".join(_row(bar) for bar in card.bars) or f"<tr><td style='{CELL}'>{escape(UNKNOWN)}</td></tr>"
+    rows = "".join(_row(bar) for bar in card.bars)
+    table = f"<table style='{TABLE}'><tbody>{rows}</tbody></table>" if rows else escape(UNKNOWN)
     waits = "".join(f"<div style='{FAINT}'>{escape(wait)}</div>" for wait in card.waits)
     return (
         f"<div style='{CARD}'><b>{escape(card.title)}</b><div>{escape(' · '.join(card.facts))}</div>"
-        f"<table style='border:none;color:inherit;border-collapse:collapse;margin:.4em 0;font-size:1em'><tbody>{rows}</tbody></table>"
+        f"<div style='margin:.4em 0;overflow-x:auto'>{table}</div>"
         f"{waits}<div style='{FAINT}'>{escape(card.account)}</div></div>"
     )
 
 
 def _row(bar: Bar) -> str:
-    texts = (bar.left, bar.limit, bar.origin)
-    cells = "".join(f"<td style='{CELL}'>{escape(text)}</td>" for text in texts)
-    return f"<tr><td style='{CELL}'>{escape(bar.unit)}</td><td style='{CELL}'>{_level(bar.level)}</td>{cells}</tr>"
+    texts = (escape(bar.unit), _level(bar.level), escape(bar.left), escape(bar.limit))
+    cells = "".join(f"<td style='{CELL}nowrap'>{text}</td>" for text in texts)
+    return f"<tr style='{ROW}'>{cells}<td style='{CELL}normal;min-width:9em'>{escape(bar.origin)}</td></tr>"
 
 
 def _level(level: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from adaptive_rate_limiter.views.content import figure
+from adaptive_rate_limiter.report import figure
 from adaptive_rate_limiter.views.history import marks_of
 
 if TYPE_CHECKING:
@@ -41,8 +41,11 @@ class Picture(Figure):
         return data.getvalue()
 
 
-def draw(buckets: dict[str, list[Point]]) -> Any:
-    """One column for each bucket: a panel for each unit that has a limit, and one for the line."""
+def draw(buckets: dict[str, list[Point]], start: float) -> Any:
+    """One column for each bucket: a panel for each unit that has a limit, and one for the line.
+
+    `start`: the time of the first look.
+    """
     columns = [points for points in buckets.values() if points] or [[]]
     units = [_limited(points) for points in columns]
     rows = 1 + max(len(found) for found in units)
@@ -50,12 +53,11 @@ def draw(buckets: dict[str, list[Point]]) -> Any:
     panels = drawn.subplots(rows, len(columns), squeeze=False, sharex="col")
     for place, (points, found) in enumerate(zip(columns, units, strict=True)):
         column = [panels[row][place] for row in range(rows)]
-        _draw_column(column, points, found)
+        _draw_column(column, points, found, start)
     return drawn
 
 
-def _draw_column(column: list[Any], points: list[Point], units: list[str]) -> None:
-    start = points[0].at if points else 0.0
+def _draw_column(column: list[Any], points: list[Point], units: list[str], start: float) -> None:
     scale, word = (60.0, "minutes") if points and points[-1].at - start > LONG else (1.0, "seconds")
     times = [(point.at - start) / scale for point in points]
     marks = [mark._replace(at=(mark.at - start) / scale) for mark in marks_of(points)]
@@ -72,9 +74,10 @@ def _draw_column(column: list[Any], points: list[Point], units: list[str]) -> No
 def _draw_unit(panel: Any, unit: str, points: list[Point], times: list[float], marks: list[Mark]) -> None:
     used = sent(unit, points)
     most = allowed(unit, points)
-    panel.plot(
-        times, most, color=ALLOWED, linestyle="--", linewidth=1, label="sent, and what is left of the limit"
-    )
+    top = 1.15 * max(1.0, *used)
+    above = " (above)" if all(math.isnan(amount) or amount > top for amount in most) else ""
+    label = f"sent, and what is left of the limit{above}"
+    panel.plot(times, most, color=ALLOWED, linestyle="--", linewidth=1, label=label)
     panel.plot(times, used, color=USED, linewidth=2, label=f"sent: {figure(used[-1])}")
     refused = [mark for mark in marks if mark.kind == "refused"]
     if refused:
@@ -89,7 +92,7 @@ def _draw_unit(panel: Any, unit: str, points: list[Point], times: list[float], m
         label = mark.text if place < MOST_NAMED else None
         panel.axvline(mark.at, color=CHANGED, linestyle=":", linewidth=1.2, label=label)
     panel.set_ylabel(unit.replace("_", " "))
-    panel.set_ylim(0, 1.15 * max(1.0, *used))
+    panel.set_ylim(0, top)
     panel.grid(alpha=0.25)
     panel.legend(loc="lower right", fontsize="small", framealpha=0.9)
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.options import interval
 from adaptive_rate_limiter.views.history import History
-from adaptive_rate_limiter.views.watch import View, Watch
+from adaptive_rate_limiter.views.view import View
+from adaptive_rate_limiter.views.watch import Watch
 
 if TYPE_CHECKING:
-    from adaptive_rate_limiter.limiter import Limiter
+    from adaptive_rate_limiter.report import Reports
 
 __all__ = ["Shown"]
 
@@ -20,22 +21,24 @@ class Shown:
     _history: History | None = None
 
     @property
-    def _shown(self) -> Limiter:
+    def _shown(self) -> Reports:
         """The limiter to be shown: itself, or its own."""
-        shown: Limiter = getattr(self, "limiter", self)  # type: ignore[arg-type]  # what has none is one
+        shown: Reports = getattr(self, "limiter", self)  # type: ignore[arg-type]  # what has none is one
         return shown
 
     @property
     def history(self) -> History:
         """What it did over time, as far as that was recorded: while it was watched, and within ``with limiter.history:``."""
-        shown = self._shown
-        if shown._history is None:  # noqa: SLF001 - its own, or that of what it wraps
-            shown._history = History(shown)  # noqa: SLF001 - as above
-        return shown._history  # noqa: SLF001 - as above
+        wrapped = getattr(self, "limiter", None)
+        if isinstance(wrapped, Shown):
+            return wrapped.history
+        if self._history is None:
+            self._history = History(self._shown)
+        return self._history
 
     def watch(self, every: float = 0.5) -> Watch:
         """Show it while a block runs, sync or async, in a notebook or a terminal; renewed after `every` seconds."""
-        return Watch(self._shown, interval("every", every))
+        return Watch(self._shown, self.history, interval("every", every))
 
     def _repr_html_(self) -> str:
         return View(self._shown)._repr_html_()

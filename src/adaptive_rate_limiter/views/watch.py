@@ -2,81 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.views.content import cards, plain
-from adaptive_rate_limiter.views.html import html
+from adaptive_rate_limiter.views.screen import screen_for
 from adaptive_rate_limiter.views.ticker import Ticker
+from adaptive_rate_limiter.views.view import View
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from adaptive_rate_limiter.limiter import Limiter
+    from adaptive_rate_limiter.report import Reports
+    from adaptive_rate_limiter.views.history import History
+    from adaptive_rate_limiter.views.screen import Screen
 
-__all__ = ["View", "Watch"]
-
-MOST_WAITS = 3  # sentences about those in line, per bucket
-
-
-class View:
-    """A limiter at one moment, for whatever shows it: a notebook, rich, or plain text."""
-
-    def __init__(self, limiter: Limiter) -> None:
-        snapshot = limiter.snapshot()
-        limiter.history.add(snapshot)
-        self.cards = cards(snapshot, limiter.explain(most=MOST_WAITS))
-
-    def _repr_html_(self) -> str:
-        return html(self.cards)
-
-    def __rich__(self) -> Any:
-        return import_module("adaptive_rate_limiter.views.terminal").rendered(self.cards)
-
-    def __str__(self) -> str:
-        return plain(self.cards)
-
-    __repr__ = __str__
-
-
-class _Screen(Protocol):
-    def update(self, view: View) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _Notebook:
-    """The output of the cell that began it."""
-
-    def __init__(self, view: View) -> None:
-        self._handle = import_module("IPython.display").display(view, display_id=True)
-
-    def update(self, view: View) -> None:
-        self._handle.update(view)
-
-    def close(self) -> None:
-        pass
-
-
-class _Terminal:
-    def __init__(self, view: View) -> None:
-        try:
-            live = import_module("rich.live")
-        except ModuleNotFoundError as error:
-            raise ImportError(
-                "watch() needs rich in a terminal: pip install 'adaptive-rate-limiter[notebook]'"
-            ) from error
-        self._live = live.Live(view, auto_refresh=False)
-        self._live.start(refresh=True)
-
-    def update(self, view: View) -> None:
-        self._live.update(view, refresh=True)
-
-    def close(self) -> None:
-        self._live.stop()
+__all__ = ["Watch"]
 
 
 class Watch:
@@ -85,10 +26,11 @@ class Watch:
     What it sees is kept in `limiter.history`, too.
     """
 
-    def __init__(self, limiter: Limiter, every: float) -> None:
+    def __init__(self, limiter: Reports, history: History, every: float) -> None:
         self._limiter = limiter
+        self._history = history
         self._ticker = Ticker(limiter.clock, every, self._refresh)
-        self._screen: _Screen | None = None
+        self._screen: Screen | None = None
 
     def start(self) -> Self:
         self._ticker.start()
@@ -102,8 +44,9 @@ class Watch:
 
     def _refresh(self) -> None:
         view = View(self._limiter)
+        self._history.add(view.snapshot)
         if self._screen is None:
-            self._screen = _Notebook(view) if in_notebook() else _Terminal(view)
+            self._screen = screen_for(view)
         else:
             self._screen.update(view)
 
@@ -122,10 +65,3 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of one."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None

@@ -4,46 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from adaptive_rate_limiter.batch.progress import progress_of
 from adaptive_rate_limiter.options import check_concurrency
-from adaptive_rate_limiter.views.progress import progress_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from adaptive_rate_limiter.limiter import Limiter
-    from adaptive_rate_limiter.views.progress import Progress
+    from adaptive_rate_limiter.batch.outcome import Outcome
+    from adaptive_rate_limiter.batch.progress import Progress
+    from adaptive_rate_limiter.report import Reports
 
-__all__ = ["Ordered", "Outcome", "Work"]
+__all__ = ["Work"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 FIRST = 32  # items under way at the start: more than most limits let in at once
 ENOUGH = 32  # in line: more of them would not let the limiter use its limits any better
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[Item, Result]):
-    """What became of one item: `value`, or the `error` that was raised, after `seconds`, those in line included."""
-
-    index: int
-    item: Item
-    value: Result | None = None
-    error: BaseException | None = None
-    seconds: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        return self.error is None
-
-    def result(self) -> Result:
-        """The value. Raises the error if there is none."""
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]  # a Result, which may be None
 
 
 class _Width:
@@ -53,7 +32,7 @@ class _Width:
     a call until the limits, and not this number, are what holds the calls back.
     """
 
-    def __init__(self, limiter: Limiter, fixed: int | None, most: int) -> None:
+    def __init__(self, limiter: Reports, fixed: int | None, most: int) -> None:
         self._limiter = limiter
         self._now = fixed or min(FIRST, most)
         self._most = fixed or most
@@ -71,7 +50,7 @@ class Work(Generic[Item, Result]):
 
     def __init__(
         self,
-        limiter: Limiter,
+        limiter: Reports,
         items: Iterable[Item],
         most: int,
         *,
@@ -154,20 +133,6 @@ class Work(Generic[Item, Result]):
             progress, self._progress = self._progress, None
         if progress is not None:
             progress.close()
-
-
-class Ordered(Generic[Item, Result]):
-    """Puts outcomes back into the order of their items."""
-
-    def __init__(self) -> None:
-        self._next = 0
-        self._early: dict[int, Outcome[Item, Result]] = {}
-
-    def add(self, outcome: Outcome[Item, Result]) -> Iterator[Outcome[Item, Result]]:
-        self._early[outcome.index] = outcome
-        while self._next in self._early:
-            yield self._early.pop(self._next)
-            self._next += 1
 
 
 def _outcomes_of(earlier: Any) -> Iterable[Outcome[Any, Any]]:

@@ -11,8 +11,9 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
+from adaptive_rate_limiter.batch.outcome import Ordered, Outcome
+from adaptive_rate_limiter.batch.work import Work
 from adaptive_rate_limiter.exceptions import ConfigurationError
-from adaptive_rate_limiter.work import Ordered, Outcome, Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from adaptive_rate_limiter.limiter import Limiter
+    from adaptive_rate_limiter.report import Reports
 
-__all__ = ["AsyncBatch", "Batch", "BatchOptions", "Outcome"]
+__all__ = ["AsyncBatch", "Batch", "BatchOptions"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -86,7 +87,7 @@ class Batch(_Outcomes[Item, Result]):
 
     def __init__(
         self,
-        limiter: Limiter,
+        limiter: Reports,
         func: Callable[[Item], Result],
         items: Iterable[Item],
         **options: Unpack[BatchOptions],
@@ -151,7 +152,7 @@ class AsyncBatch(_Outcomes[Item, Result]):
 
     def __init__(
         self,
-        limiter: Limiter,
+        limiter: Reports,
         func: Callable[[Item], Awaitable[Result]],
         items: Iterable[Item],
         **options: Unpack[BatchOptions],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 import warnings
@@ -9,16 +10,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from adaptive_rate_limiter.core.quota import TOKENS
-from adaptive_rate_limiter.report import Forecast, duration
+from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS
+from adaptive_rate_limiter.report import AT_ONCE, Forecast, duration
+from adaptive_rate_limiter.views.screen import Terminal, in_notebook
 from adaptive_rate_limiter.views.ticker import Ticker
-from adaptive_rate_limiter.views.watch import in_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adaptive_rate_limiter.limiter import Limiter
-    from adaptive_rate_limiter.report import BucketSnapshot
+    from adaptive_rate_limiter.report import BucketSnapshot, Reports
 
 __all__ = ["Pace", "Progress", "progress_of"]
 
@@ -30,7 +30,7 @@ FORMAT = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_
 class Pace:
     """What the limiter says of the rest of a batch, whose share of the limiter's work is what came since it began."""
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: Reports) -> None:
         self._limiter = limiter
         self._before = {bucket.tally.serial: _used(bucket) for bucket in limiter.snapshot().buckets}
 
@@ -38,20 +38,21 @@ class Pace:
         """How long `left` more items take, if they take what those that are done took."""
         slowest = Forecast(None, None)
         for bucket in self._limiter.snapshot().buckets:
-            calls, tokens = (
-                now - before
-                for now, before in zip(
-                    _used(bucket), self._before.get(bucket.tally.serial, (0.0, 0.0)), strict=True
-                )
-            )
+            before = self._before.get(bucket.tally.serial, {})
+            used = {unit: max(0.0, much - before.get(unit, 0.0)) for unit, much in _used(bucket).items()}
             items = done + bucket.in_flight
+            if not used[REQUESTS] or not items:
+                continue
             rest = max(
                 0, left - bucket.in_flight - bucket.waiting
-            )  # those in line are in the forecast anyway
-            if not calls or not items:
-                continue
+            )  # who is in line is in the forecast anyway
+            each = rest / items
             forecast = self._limiter.forecast(
-                requests=rest * calls / items, tokens=rest * max(0.0, tokens) / items, model=bucket.model
+                model=bucket.model,
+                requests=each * used[REQUESTS],
+                tokens=each * used[TOKENS],
+                input_tokens=each * used[INPUT_TOKENS],
+                output_tokens=each * used[OUTPUT_TOKENS],
             )
             if forecast.seconds is not None and forecast.seconds >= (slowest.seconds or 0.0):
                 slowest = forecast
@@ -63,7 +64,7 @@ class Pace:
         parts = []
         if left:
             forecast = self.forecast(done, left)
-            if forecast.seconds:
+            if forecast.seconds and forecast.seconds >= AT_ONCE:
                 bound = f", bound by {forecast.binds}" if forecast.binds else ""
                 parts.append(f"about {duration(forecast.seconds)} left{bound}")
             elif rate:
@@ -78,14 +79,19 @@ class Pace:
 class Progress:
     """A bar. `add` is cheap, and is called from any thread, one at a time."""
 
-    def __init__(self, limiter: Limiter, total: int, known: Sequence[Any]) -> None:
+    def __init__(self, limiter: Reports, total: int, known: Sequence[Any]) -> None:
         self._pace = Pace(limiter)
         self._total = total
         self._done = self._earlier = len(known)
         self._failed = sum(not outcome.ok for outcome in known)
         self._began = time.monotonic()
         self._said_at = self._began
-        self._bar = _tqdm()(total=total, initial=self._done, bar_format=FORMAT, mininterval=EVERY)
+        self._screen = Terminal.live
+        self._bar = _tqdm()(
+            total=total, initial=self._done, bar_format=FORMAT, mininterval=EVERY, **_place(self._screen)
+        )
+        if self._screen is not None:
+            self._screen.begin(self._bar)
         self._ticker = Ticker(limiter.clock, AT_LEAST_EVERY, self._renew)
         self._ticker.start()
 
@@ -99,6 +105,8 @@ class Progress:
     def close(self) -> None:
         self._ticker.stop()
         self._bar.close()
+        if self._screen is not None:
+            self._screen.end(self._bar)
 
     def _renew(self) -> None:
         """Also while nothing ends: that is when one wants to know."""
@@ -115,7 +123,7 @@ class Progress:
 
 
 def progress_of(
-    limiter: Limiter, total: int, known: Sequence[Any], *, wanted: bool | None
+    limiter: Reports, total: int, known: Sequence[Any], *, wanted: bool | None
 ) -> Progress | None:
     """A bar if it is wanted; where nobody said, if somebody looks and tqdm is installed.
 
@@ -131,6 +139,13 @@ def progress_of(
         raise ImportError("progress needs tqdm: pip install 'adaptive-rate-limiter[notebook]'") from error
 
 
+def _place(screen: Terminal | None) -> dict[str, Any]:
+    """Where it is drawn. What a notebook gets on stderr looks like an error there, and out of order."""
+    if screen is not None:
+        return {"file": io.StringIO(), "ncols": screen.width, "ascii": False}
+    return {"file": sys.stdout} if in_notebook() else {}
+
+
 def _tqdm() -> Any:
     """That of a notebook where its widgets are installed, else that of a terminal."""
     with warnings.catch_warnings():
@@ -138,8 +153,10 @@ def _tqdm() -> Any:
         return import_module("tqdm.auto").tqdm
 
 
-def _used(bucket: BucketSnapshot) -> tuple[float, float]:
-    """Calls and tokens so far."""
+def _used(bucket: BucketSnapshot) -> dict[str, float]:
+    """Calls and tokens so far; what was estimated too high or too low was the answer."""
     tally = bucket.tally
-    tokens = tally.reserved.get(TOKENS, 0.0) - tally.overestimated + tally.underestimated
-    return float(bucket.admitted), tokens
+    used = {unit: tally.reserved.get(unit, 0.0) for unit in (TOKENS, INPUT_TOKENS, OUTPUT_TOKENS)}
+    for unit in (TOKENS, OUTPUT_TOKENS):
+        used[unit] += tally.underestimated - tally.overestimated
+    return {REQUESTS: float(bucket.admitted), **used}
