@@ -121,9 +121,10 @@ def snapshot_bucket(bucket: Bucket, now: float) -> BucketSnapshot:
         )
         for gauge in bucket.ledger.gauges
     ]
-    inferred = bucket.inferred_limit()
-    if inferred is not None:
-        limits.append(LimitSnapshot("requests", inferred, 60.0, math.nan, "unknown", "inferred"))
+    limits += [
+        LimitSnapshot(unit, limit, 60.0, math.nan, "unknown", "inferred")
+        for unit, limit in bucket.inferred_limits().items()
+    ]
     host, credential = bucket.origin or (None, None)
     in_flight = bucket.concurrency.in_flight
     lease = bucket.ledger.lease if isinstance(bucket.ledger, LeasedLedger) else None
@@ -160,7 +161,7 @@ def explain_bucket(bucket: Bucket, now: float, most: int) -> list[str]:
     for ahead, call in enumerate(waiting[:most]):
         for unit, amount in call.cost.items():
             total[unit] = total.get(unit, 0.0) + amount
-        why, goes_in = _why(bucket, total, ahead + 1, now)
+        why, goes_in = _why(bucket, total, now)
         who = f" of {call.tenant}" if call.tenant else ""
         behind = f"{ahead:,} ahead of it" if ahead else "next in line"
         when = f"goes in about {duration(goes_in)}" if goes_in >= AT_ONCE else "goes as soon as that allows"
@@ -169,12 +170,11 @@ def explain_bucket(bucket: Bucket, now: float, most: int) -> list[str]:
     return sentences
 
 
-def _why(bucket: Bucket, total: Cost, calls: int, now: float) -> tuple[str, float]:
-    """What the last of `calls` that take `total` waits for, and how many seconds longer."""
+def _why(bucket: Bucket, total: Cost, now: float) -> tuple[str, float]:
+    """What the last of the calls that take `total` waits for, and how many seconds longer."""
     goes_at, gauge = bucket.ledger.eta(total, now)
-    inferred = bucket.inferred_limit()
-    if inferred is not None:
-        goes_at = max(goes_at, now + 60.0 * calls / inferred)
+    for unit, limit in bucket.inferred_limits().items():
+        goes_at = max(goes_at, now + 60.0 * total.get(unit, 0.0) / limit)
     goes_in = max(goes_at, bucket.pause.until) - now
     if now < bucket.pause.until:
         return f"waits out a pause ({bucket.pause.reason})", goes_in
@@ -189,18 +189,17 @@ def _why(bucket: Bucket, total: Cost, calls: int, now: float) -> tuple[str, floa
 
 def forecast_bucket(bucket: Bucket, work: Cost, now: float) -> Forecast:
     """How long `work` takes, put in line now."""
-    inferred = bucket.inferred_limit()
+    inferred = bucket.inferred_limits()
     totals = bucket.queue.totals
     total = {unit: amount + totals.get(unit, 0.0) for unit, amount in work.items()}
-    known = any(total.get(gauge.unit) for gauge in bucket.ledger.gauges)
-    if not known and (inferred is None or not total.get("requests")):
+    if not any(total.get(unit) for unit in (*inferred, *(gauge.unit for gauge in bucket.ledger.gauges))):
         return Forecast(None, None)
     ready, gauge = bucket.ledger.eta(total, now)
     binds = gauge.unit if gauge is not None else None
-    if inferred is not None:
-        by_inferred = now + total.get("requests", 0.0) * 60.0 / inferred
+    for unit, limit in inferred.items():
+        by_inferred = now + total.get(unit, 0.0) * 60.0 / limit
         if by_inferred > ready:
-            ready, binds = by_inferred, "requests"
+            ready, binds = by_inferred, unit
     if bucket.pause.until > ready:
         ready, binds = bucket.pause.until, bucket.pause.reason
     return Forecast(max(0.0, ready - now), binds)

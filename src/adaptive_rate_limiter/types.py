@@ -43,13 +43,16 @@ class Refusal:
     """A refusal, its kind, and the seconds after which to try again (None: not told).
 
     `retryable` means that the same request can pass later without anyone doing anything.
-    `unit` is the unit of the limit that was hit, where the response names it.
+    `unit` is the unit of the limit that was hit, where the response names it; `limit` and `window` (seconds) are
+    its figures, where words name them beyond doubt.
     """
 
     kind: RefusalKind
     retry_after: float | None = None
     retryable: bool = True
     unit: str | None = None
+    limit: float | None = None
+    window: float | None = None
 
 
 @dataclass(slots=True)

@@ -195,7 +195,7 @@ def test_headers_end_the_search():
     assert made.trial is not None
     bucket.observe(made, RateLimitInfo(quotas=(QuotaReading("requests", 60, 59, 1.0),)), 0.1)
     assert not bucket.untold
-    assert bucket.inferred_limit() is None
+    assert bucket.inferred_limits() == {}
 
 
 def test_a_refusal_against_all_that_is_told_reveals_another_limit():
@@ -246,7 +246,7 @@ def test_the_eta_of_an_untold_limit_goes_by_what_is_believed():
     for _ in range(50):
         sent(bucket, now=now + 0.2)
     bucket.dispatch(now + 0.5)
-    limit = bucket.inferred_limit()
+    limit = bucket.inferred_limits()["requests"]
     assert limit > 0
     assert bucket.eta({"requests": 1.0}, now + 0.5) >= now + 0.5 + 60.0 * 49 / limit
 

@@ -74,7 +74,7 @@ def test_silence_after_a_refusal():
     (trial,) = as_many_as_may(discovery, 0.0)
     discovery.refused(trial, 0.05)
     assert discovery.ready_at(ONE, 0.06, 10) == pytest.approx(0.05 + REST)
-    assert discovery.limit() is None or discovery.limit() > 0
+    assert discovery.limits().get("requests", 1.0) > 0
 
 
 def test_a_withdrawn_trial_leaves_no_trace():
@@ -221,7 +221,7 @@ def test_a_limit_of_sixty_is_found(algorithm):
     )
     assert outcome.lost == 0
     assert outcome.admitted == 300
-    assert outcome.bucket.inferred_limit() == pytest.approx(60.0, rel=0.15)
+    assert outcome.bucket.inferred_limits()["requests"] == pytest.approx(60.0, rel=0.15)
 
 
 def test_tokens_are_found_to_be_the_limit():
@@ -230,3 +230,64 @@ def test_tokens_are_found_to_be_the_limit():
     outcome = run(Provider({"tokens": limit_of("bucket", total / 2)}, tells=False), costs)
     assert outcome.lost == 0
     assert max(at for at, passed in outcome.sends if passed) < 75.0
+
+
+# A limit that no header tells, and the words of a refusal do
+
+
+def refused_after(passes, *, limit, named_at=30.0, invited=None, unit="requests", cost=ONE):
+    """What is believed after so many calls, a second apart, and a refusal that names the limit."""
+    discovery = Discovery()
+    for index in range(passes):
+        discovery.passed(discovery.sent(cost, float(index)), index + 0.5)
+    trial = discovery.sent(cost, named_at)
+    discovery.refused(trial, named_at + 0.05, unit, invited)
+    discovery.named(trial, limit, named_at + 0.05)
+    return discovery
+
+
+def test_a_limit_that_words_name_is_believed_where_what_was_sent_explains_it():
+    assert refused_after(20, limit=20.0).limits() == {"requests": 20.0}
+
+
+def test_a_limit_that_words_name_is_not_all_ours_where_little_was_sent():
+    assert refused_after(3, limit=20.0).limits().get("requests", 0.0) < 10
+
+
+def test_a_limit_that_was_used_up_before_we_began_is_believed_from_the_told_time_on():
+    assert refused_after(0, limit=20.0, invited=12.0).limits() == {"requests": 20.0}
+    assert refused_after(0, limit=20.0).limits().get("requests", 0.0) < 10
+
+
+def test_a_limit_on_input_tokens_that_words_name_is_believed_beside_one_on_tokens():
+    cost = {"requests": 1.0, "tokens": 120.0, "input_tokens": 100.0}
+    discovery = refused_after(9, limit=1000.0, invited=20.0, unit="input_tokens", cost=cost)
+    assert discovery.limits() == {"input_tokens": 1000.0}
+    unasked = refused_after(9, limit=1000.0, unit="input_tokens", cost=cost)  # nor said when to come again
+    assert "input_tokens" not in unasked.limits()
+
+
+def test_a_limit_on_what_a_call_does_not_take_is_nothing_to_it():
+    assert "images" not in refused_after(9, limit=5.0, invited=20.0, unit="images").limits()
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_a_bucket_of_a_few_seconds_is_filled_once_words_have_named_its_limit(names):
+    """Fifteen a minute of which one is there at once: to find that takes minutes, to be told it takes none."""
+    limit = limit_of("bucket", 15, depth=4)
+    outcome = run(Provider({"requests": limit}, tells=False, names=names), requests(90), latency=lambda rng: 1.0)
+    seconds = max(at for at, passed in outcome.sends if passed) / (89 * 4)
+    assert outcome.lost == 0
+    assert seconds < 2 if names else seconds > 3
+    if names:
+        assert outcome.bucket.inferred_limits() == {"requests": 15.0}
+
+
+def test_a_limit_that_was_named_and_then_raised_is_found_again():
+    provider = Provider(
+        {"requests": limit_of("fixed", 60)}, tells=False, names=True, changes=[(120.0, "requests", 120.0)]
+    )
+    outcome = run(provider, requests(1200), latency=lambda rng: 0.5)
+    late = [at for at, passed in outcome.sends if passed and at > 400]
+    assert len(late) / (late[-1] - late[0]) > 1.5  # of two a second
+    assert outcome.refused_share < 0.02

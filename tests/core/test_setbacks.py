@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from adaptive_rate_limiter.core.setbacks import Concurrency, Pause
+from adaptive_rate_limiter.core.setbacks import Concurrency, Pause, Sizes
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,11 @@ def test_a_name_that_is_no_text_seeds_a_pause():
     pause = Pause("default/\udc00")
     pause.back_off(1, 10.0, "overload")
     assert 11.0 <= pause.until <= 11.25
+
+
+def test_the_largest_size_is_believed_for_as_long_as_it_may_not_have_changed():
+    sizes = Sizes()
+    sizes.refused("tokens", 30_000.0, until=100.0)
+    assert sizes.over({"requests": 1.0, "tokens": 30_000.0}, 1.0) is None
+    assert sizes.over({"requests": 1.0, "tokens": 30_001.0}, 1.0) == ("tokens", 30_000.0)
+    assert sizes.over({"requests": 1.0, "tokens": 30_001.0}, 101.0) is None

@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
@@ -23,6 +23,7 @@ class Provider:
     limits: dict[str, Limit]
     tells: bool = True
     tells_retry_after: bool = True
+    names: bool = False  # a refusal's words name the limit, whatever headers tell
     changes: list[tuple[float, str, float]] = field(default_factory=list)
     stranger: float = 0.0  # share of every limit's rate that somebody else takes
     whole_seconds: bool = False  # resets are rounded up, or cut:
@@ -49,6 +50,9 @@ class Provider:
         if short:
             told = retry_after if self.tells and self.tells_retry_after else None
             info.refusal = Refusal(RefusalKind.RATE_LIMIT, told, unit=short[0] if self.tells else None)
+            if self.names:
+                limit = self.limits[short[0]]
+                info.refusal = replace(info.refusal, unit=short[0], limit=limit.limit, window=limit.window)
         return not short, info
 
     def _readings(self, now: float) -> tuple[QuotaReading, ...]:

@@ -16,6 +16,7 @@ from adaptive_rate_limiter.core.charging import GENERIC, Charging, Usage
 from adaptive_rate_limiter.core.discovery import Discovery
 from adaptive_rate_limiter.core.estimate import Estimator
 from adaptive_rate_limiter.core.ledger import HoldState, Ledger
+from adaptive_rate_limiter.core.hypotheses import MINUTE
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
 from adaptive_rate_limiter.core.quota import (
@@ -27,7 +28,7 @@ from adaptive_rate_limiter.core.quota import (
     Cost,
     Quota,
 )
-from adaptive_rate_limiter.core.setbacks import Concurrency, Pause
+from adaptive_rate_limiter.core.setbacks import Concurrency, Pause, Sizes
 from adaptive_rate_limiter.core.tally import Tally
 from adaptive_rate_limiter.exceptions import CapacityExceededError
 from adaptive_rate_limiter.types import RateLimitInfo, Refusal, RefusalKind
@@ -41,7 +42,7 @@ CONTRADICTIONS, CONTRADICTED_WITHIN = (
 )  # refusals and seconds before a limit beside the told is looked for
 UNREAD = 0.05  # seconds for which headers say nothing new, where more than half of every limit is left
 RUSH = 0.01  # of a bucket: more than that on its way at once is a burst
-NO_END = 3600.0  # seconds of pause for a spent quota that names no end: somebody has to pay, or to ask again
+NO_END = 3600.0  # seconds until a spent quota that names no end, or a size that was too large, may have become another
 TOKEN_UNITS = (TOKENS, INPUT_TOKENS, OUTPUT_TOKENS)
 
 
@@ -86,6 +87,7 @@ class Bucket:
         self.led = False  # many workers share a limit that nobody tells: it is found out elsewhere
         self.limited = 0  # refusals for a limit
         self.unread_until = -math.inf
+        self.sizes = Sizes()
         self.failures = 0  # in a row, of the kinds that tell nothing of a limit
         self.contradictions = 0  # refusals of late that the told limits do not explain
         self.contradicted_at = -math.inf
@@ -126,7 +128,8 @@ class Bucket:
     def largest(self, unit: str) -> float:
         """The most of `unit` that one call may take."""
         units = TOKEN_UNITS[:2] if unit == TOKENS else (unit,)
-        return min((gauge.capacity for gauge in self.ledger.gauges if gauge.unit in units), default=math.inf)
+        most = [gauge.capacity for gauge in self.ledger.gauges if gauge.unit in units]
+        return min([*most, *(self.sizes.most.get(unit, math.inf) for unit in units)])
 
     def dispatch(self, now: float) -> list[Call]:
         """Everyone whose wait is over: `hold` or `error` is set. Sets `wake_at` for the next time."""
@@ -139,7 +142,7 @@ class Bucket:
                 break
             wait = self._blocked(call.cost, now)
             if (
-                call.certain and self.ledger.too_large(call.cost) is not None
+                call.certain and self._over(call.cost, now) is not None
             ):  # a limit was lowered while it waited
                 queue.remove(call)
                 call.error = self._never(call, now)
@@ -207,15 +210,22 @@ class Bucket:
 
     def _never(self, call: Call, now: float) -> CapacityExceededError | None:
         """What to say to a call that is certain to be larger than a whole limit; None if it is not."""
-        gauge = self.ledger.too_large(call.cost) if call.certain else None
-        if gauge is None:
+        over = self._over(call.cost, now) if call.certain else None
+        if over is None:
             return None
-        self.tally.reject("too_large", gauge.unit, None, now)
+        unit, most = over
+        self.tally.reject("too_large", unit, None, now)
         return CapacityExceededError(
-            f"{call.cost[gauge.unit]:,.0f} {gauge.unit} can never pass {self.bucket_id}: "
-            f"the whole limit is {gauge.capacity:,.0f}",
+            f"{call.cost[unit]:,.0f} {unit} can never pass {self.bucket_id}: the whole limit is {most:,.0f}",
             self.bucket_id,
         )
+
+    def _over(self, cost: Cost, now: float) -> tuple[str, float] | None:
+        """A unit of which `cost` takes more than may ever pass at once, and how much may."""
+        gauge = self.ledger.too_large(cost)
+        if gauge is not None:
+            return gauge.unit, gauge.capacity
+        return self.sizes.over(cost, now) if self.sizes.most else None
 
     def _too_long(self, seconds: float, reason: str, why: str, now: float) -> CapacityExceededError:
         limit = (
@@ -251,14 +261,13 @@ class Bucket:
         totals = self.queue.totals
         total = {unit: amount + totals.get(unit, 0.0) for unit, amount in cost.items()}
         ready = max(now, self.pause.until, self.ledger.eta(total, now)[0])
-        limit = self.inferred_limit()
-        if limit is not None:
-            ready = max(ready, now + 60.0 * self.queue.count / limit)
+        for unit, limit in self.inferred_limits().items():
+            ready = max(ready, now + MINUTE * totals.get(unit, 0.0) / limit)
         return ready
 
-    def inferred_limit(self) -> float | None:
-        """Calls a minute, where only refusals tell; None where nothing was refused, or headers tell."""
-        return self.discovery.limit() if self.untold else None
+    def inferred_limits(self) -> dict[str, float]:
+        """By unit, a minute, where only refusals tell; empty where nothing was refused, or headers tell."""
+        return self.discovery.limits() if self.untold else {}
 
     def charge_like(self, charging: Charging) -> None:
         """Follow this provider's habit of charging from now on."""
@@ -355,7 +364,7 @@ class Bucket:
         if call.trial is not None:
             self.discovery.passed(call.trial, now)
             if call.trial.experiment:
-                self.tally.infer(self.inferred_limit(), now)
+                self.tally.infer(self.inferred_limits().get(REQUESTS), now)
 
     def _refused(self, call: Call, refusal: Refusal, now: float) -> None:
         kind, in_flight = refusal.kind, self.concurrency.in_flight
@@ -378,6 +387,8 @@ class Bucket:
                 self.pause.extend(now + after, "quota exhausted")
             else:  # its end has passed, by this machine's clock
                 self._back_off("quota exhausted", refusal, now)
+        elif kind is RefusalKind.REQUEST_TOO_LARGE and refusal.unit is not None and refusal.limit is not None:
+            self.sizes.refused(refusal.unit, refusal.limit, now + NO_END)
 
     def _back_off(self, reason: str, refusal: Refusal, now: float) -> None:
         self.failures += 1
@@ -402,13 +413,22 @@ class Bucket:
         emptied = (explained or named) and self.ledger.empty(refusal, call.cost, now)
         if call.trial is None and not (explained and emptied):
             self.tally.contradict(refusal, now)
-            if self._first_contradictions(now):
+            if not self._names_another(refusal) and self._first_contradictions(now):
                 return
             self.untold = True  # the limits that are known would have let it pass: there is another one
             call.trial = self.discovery.sent(call.cost, call.hold.at if call.hold else now)
         if call.trial is not None:
             self.discovery.refused(call.trial, now, refusal.unit, after)
-            self.tally.infer(self.inferred_limit(), now)
+            if refusal.limit is not None and refusal.window == MINUTE:
+                self.discovery.named(call.trial, refusal.limit, now)
+            self.tally.infer(self.inferred_limits().get(REQUESTS), now)
+
+    def _names_another(self, refusal: Refusal) -> bool:
+        """Whether it names a limit that is not among the known."""
+        named = (refusal.unit, refusal.limit, refusal.window)
+        return refusal.limit is not None and all(
+            (gauge.unit, gauge.limit, gauge.window) != named for gauge in self.ledger.gauges
+        )
 
     def _first_contradictions(self, now: float) -> bool:
         """Wait out the first refusals that the told limits do not explain: a burst, or a neighbour's."""

@@ -31,6 +31,8 @@ LIKELY = 0.75  # the same once the budget is spent
 GAP_FIRST, GAP_MOST = 0.7, 360.0  # seconds from one experiment to the next; doubled when one fails
 REST = 0.3  # seconds of silence after a refusal
 SURE = 8  # experiments in a row that passed, after which more are made at once
+ANOTHER = 0.02  # weight of the unit that a refusal does not name, as a share of what it was
+MAJORITY = 0.5  # of the weight: what is believed of a unit is said
 FEW = (
     16  # calls in line; so few are not worth another window of waiting: their limit is looked for to the unit
 )
@@ -240,12 +242,29 @@ class Discovery:
         if not self.found:
             self.found, self.last_at = True, now
 
-    def limit(self) -> float | None:
-        """What is believed of the limit on requests, per minute; None while nothing was refused."""
-        known = self.hypotheses.get(REQUESTS)
-        if not self.found or known is None:
-            return None
-        return max(known.families, key=lambda family: family.weight).low or None
+    def named(self, trial: Trial, limit: float, now: float) -> None:
+        """What the refusal of `trial` said in words: the limit on its unit, per minute."""
+        unit = trial.unit
+        if unit is None or unit not in trial.cost:
+            return
+        invited = self.invited_at < math.inf
+        if unit not in self.hypotheses and invited:
+            # Input tokens, where tokens were thought to be what is limited: what passed of them is not known, but
+            # when to come again is.
+            self.hypotheses[unit] = Hypotheses(now, 1 / ANOTHER)
+        if unit in self.hypotheses:
+            # What was sent before we began may have used it up: it is ours from the told time on.
+            self.hypotheses[unit].named(limit, now, ours=invited and not self.ever_passed)
+            self._normalize()
+
+    def limits(self) -> dict[str, float]:
+        """What is believed of the limit on the unit that more likely than not is the one, per minute, if not nothing."""
+        found = {}
+        for unit, hypotheses in self.hypotheses.items() if self.found else ():
+            likeliest = max(hypotheses.families, key=lambda family: family.weight)
+            if sum(family.weight for family in hypotheses.families) >= MAJORITY and likeliest.low:
+                found[unit] = likeliest.low
+        return found
 
     def _settle(self, now: float) -> None:
         pending = self.pending
@@ -268,7 +287,7 @@ class Discovery:
             if unit in trial.cost:
                 if not passed and trial.unit not in {None, unit}:
                     for family in hypotheses.families:
-                        family.weight *= 0.02
+                        family.weight *= ANOTHER
                     continue
                 close = 0.0 if passed else self._close(trial, unit)
                 hypotheses.learn(

@@ -15,6 +15,7 @@ MINUTE = 60.0
 GUARD = 0.1  # seconds: the provider counts a call when it arrives, not when it is sent
 JITTER = 0.05  # the same for two sends in a row
 SURPRISE = 0.02  # chance of an outcome against the prediction
+UNEXPLAINED = 0.25  # chance that strangers, and not the way of counting, keep us from a limit that was named
 LEAST_WEIGHT = 1e-4  # no way of counting is ever quite ruled out: limits change
 GRACE = 0.02  # part of a limit by which bounds may contradict each other: sends overtake each other
 DROP = 5.0  # a limit that was lowered is looked for down to this part of what it was
@@ -277,6 +278,18 @@ class Hypotheses:
             FixedFamily(0.20 * prior, now),
             AlignedFamily(0.20 * prior, now),
         ]
+
+    def named(self, limit: float, now: float, *, ours: bool) -> None:
+        """A refusal has named the limit a minute: it is believed under each way of counting that what we sent comes
+        near to it by, and those speak for themselves. Under all others strangers must be there, and it is not all
+        ours; unless that is sure.
+        """
+        near = [family for family in self.families if ours or family.high >= limit * (1 - GRACE)]
+        for family in self.families:
+            if family in near:
+                family.low, family.high, family.high_at = limit, limit * (1 + INSTANT), now
+            elif near:
+                family.weight *= UNEXPLAINED
 
     def learn(self, amount: float, at: float, *, passed: bool, weigh: bool, close: float = 0.0) -> None:
         """`close` was sent so soon after a refused call that it may have come before it."""

@@ -1,9 +1,13 @@
-"""What a refusal holds back beside the limit itself: a pause of all calls, and fewer of them at once."""
+"""What a refusal holds back beside the limit itself: a pause of all calls, fewer of them at once, no larger ones."""
 
 from __future__ import annotations
 
 import math
 import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.quota import Cost
 
 FIRST, MOST = 1.0, 60.0  # seconds of pause where the provider names none, doubled each time
 JITTER = 0.25  # added to it at random, at the most, as a share: clients that failed together do not return together
@@ -57,3 +61,22 @@ class Concurrency:
     def refused(self, in_flight: int) -> None:
         """One of so many was too many."""
         self.window = max(1.0, min(0.8 * min(self.window, in_flight), in_flight - 1.0))
+
+
+class Sizes:
+    """The most that one call may take of a unit, as refusals of larger ones have named it."""
+
+    __slots__ = ("most", "until")
+
+    def __init__(self) -> None:
+        self.most: dict[str, float] = {}
+        self.until = -math.inf  # somebody may have bought more by then
+
+    def refused(self, unit: str, limit: float, until: float) -> None:
+        self.most[unit], self.until = limit, until
+
+    def over(self, cost: Cost, now: float) -> tuple[str, float] | None:
+        """A unit of which `cost` takes more, and the most that it may."""
+        if now > self.until:
+            self.most.clear()
+        return next(((unit, most) for unit, most in self.most.items() if cost.get(unit, 0.0) > most), None)

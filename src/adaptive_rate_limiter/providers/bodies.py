@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from adaptive_rate_limiter.providers.times import number
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -16,7 +18,7 @@ _MAX_TEXT = 65_536  # characters of a body that are looked at
 _MAX_SENTENCES = 4_000  # characters of its messages
 _MAX_NODES = 400
 _LARGEST = 1e300
-_MAX_NESTED = 4  # bodies quoted inside a message
+_MAX_NESTED = 8  # bodies looked for inside a message
 
 _CODES = frozenset({
     "code", "type", "status", "reason", "title", "error", "error_type", "errortype", "error_code", "errorcode",
@@ -42,13 +44,13 @@ _QUOTA_VALUES = frozenset({"quotavalue", "quota_value", "quota_limit_value"})
 
 @dataclass(slots=True)
 class Evidence:
-    """Machine words, sentences, waits (as written, with their unit), quota names and quoted headers of a body."""
+    """Machine words, sentences, waits (as written, with their unit), quotas (name, size) and quoted headers of a body."""
 
     codes: list[str] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     waits: list[tuple[str, float]] = field(default_factory=list)
     quotas: list[str] = field(default_factory=list)
-    zero_quota: bool = False
+    sizes: list[float] = field(default_factory=list)
     headers: list[dict[Any, Any]] = field(default_factory=list)
     status: int | None = None
 
@@ -76,11 +78,13 @@ def gather(body: object) -> Evidence:
         key, value = nodes.pop()
         seen += 1
         if isinstance(value, str):
-            inner = _json(value) if nested < _MAX_NESTED and value.lstrip()[:1] in ("{", "[") else None
-            if inner is not None:
+            quoted = None
+            if nested < _MAX_NESTED and ("{" in value or "[" in value):
                 nested += 1
-                nodes.append((key, inner))
-            else:
+                value, quoted = _quoted(value)
+            if quoted is not None:
+                nodes.append((key, quoted))
+            if value:
                 _take_text(evidence, key, value)
         elif isinstance(value, dict):
             nodes.extend(_children(evidence, value))
@@ -113,7 +117,7 @@ def _take_text(evidence: Evidence, key: str, value: str) -> None:
     elif key in _QUOTA_NAMES:
         evidence.quotas.append(value)
     elif key in _QUOTA_VALUES:
-        evidence.zero_quota |= value.strip() == "0"
+        evidence.sizes += [size] if (size := number(value)) is not None else []
     else:
         if key in _CODES and len(value) <= 80:  # noqa: PLR2004 - codes are words; longer is prose
             evidence.codes.append(value)
@@ -128,7 +132,7 @@ def _take_number(evidence: Evidence, key: str, value: float) -> None:
         if abs(value) < _LARGEST:  # an int may be too large for a float
             evidence.waits.append((repr(value)[:80], _WAITS[key]))
     elif key in _QUOTA_VALUES:
-        evidence.zero_quota |= value == 0
+        evidence.sizes += [float(value)] if abs(value) < _LARGEST else []
     elif key in _CODES or key in _STATUS:
         if key in _STATUS and evidence.status is None and 400 <= value <= 599:  # noqa: PLR2004 - HTTP's errors
             evidence.status = int(value)
@@ -145,6 +149,18 @@ def _decoded(body: object) -> object:
             _, _, body = body.partition("data:")
             body = body.split("\n", 1)[0].strip()
     return body
+
+
+def _quoted(text: str) -> tuple[str, object]:
+    """The words before a body that a text is or quotes, and that body: the upstream's, behind a gateway."""
+    text = text[:_MAX_TEXT]
+    opening, closing = "[]" if text.lstrip().startswith("[") else "{}"
+    start = max(0, text.find(opening))
+    body = text[start : text.rfind(closing) + 1]
+    if text[:start].endswith(("b'", 'b"')):  # as Python prints bytes
+        body = body.replace("\\n", " ").replace("\\'", "'")
+    parsed = _json(body)
+    return (text, None) if parsed is None else (text[:start].strip(), parsed)
 
 
 def _json(text: str) -> object:

@@ -17,7 +17,7 @@ from adaptive_rate_limiter.providers.times import DAY, HOUR, MINUTE, MONTH, WEEK
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DIALECTS", "FAMILIES", "NAMES", "PLAIN", "WINDOWS", "WORDS", "Dialect", "Family", "dialect_of"]
+__all__ = ["COPY", "DIALECTS", "FAMILIES", "NAMES", "PLAIN", "WINDOWS", "WORDS", "Dialect", "Family", "dialect_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,13 @@ FAMILIES: tuple[Family, ...] = (
     Family(r"x-endpoint-monthly-call-", unit="requests", window=MONTH, scope="account"),  # Cohere
     Family(r"(?:x-)?ratelimitbysize-", unit="tokens"),  # Mistral until 2025: size means tokens
     Family(r"x-tokenlimit-", unit="tokens"),  # Together
-    Family(r"(?P<copy>llm-provider-|upstream-|x-upstream-|provider-)(?:x-)?rate-?limits?-", scope="upstream"),
     Family(
         r"(?:[a-z0-9]{1,20}-){0,4}?rate-?limits?-"
     ),  # x-ratelimit-, ratelimit-, x-rate-limit-, and the unknown
 )
+
+# Before a header of the upstream that a gateway passes on beside its own (LiteLLM): what follows is read as ever.
+COPY = re.compile(r"(?:llm-provider-|(?:x-)?upstream-|provider-)(?=.*rate-?limit)")
 
 # Word(s) of a name -> (part, value). Several words are joined by "-"; the longest match wins.
 WORDS: Mapping[str, tuple[str, str | float]] = MappingProxyType({
@@ -112,6 +114,7 @@ NAMES: Mapping[str, tuple[str, float]] = MappingProxyType({
     "x-ratelimit": ("marker", 0),  # Together: a boolean
     "ratelimit-policy": ("policy", 0),
     "x-ratelimit-policy": ("policy", 0),
+    "helicone-ratelimit-policy": ("policy", 0),
     "maximum-concurrent-requests": ("concurrent_limit", 0),  # ElevenLabs
     "current-concurrent-requests": ("concurrent_used", 0),
 })  # fmt: skip
@@ -147,7 +150,7 @@ DIALECTS: tuple[Dialect, ...] = (
     # These hosts pass on the bucket of their own upstream account, shared with strangers.
     Dialect("gateway", scope="upstream", hosts=(
         "router.huggingface.co", "models.github.ai", "models.inference.ai.azure.com", "portkey.ai", "braintrust.dev",
-        "gateway.ai.cloudflare.com", "gateway.pydantic.dev", "helicone.ai", "ai-gateway.vercel.sh")),
+        "gateway.ai.cloudflare.com", "pydantic.dev", "helicone.ai", "ai-gateway.vercel.sh")),
 )  # fmt: skip
 
 _UNKNOWN = Dialect("unknown")

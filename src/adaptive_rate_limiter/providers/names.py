@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from adaptive_rate_limiter.providers.dialects import FAMILIES, NAMES, PLAIN, WORDS, Family
+from adaptive_rate_limiter.providers.dialects import COPY, FAMILIES, NAMES, PLAIN, WORDS, Family
 from adaptive_rate_limiter.providers.times import MINUTE, SECONDS_PER
 
 __all__ = ["LONGEST_NAME", "Meaning", "meaning_of"]
@@ -45,11 +45,17 @@ def _meaning(raw: bytes) -> Meaning | None:
         return Meaning(role, name, scale)
     if name.endswith("-retry-after"):
         return Meaning("retry", name, 1.0)
+    copied = COPY.match(name)
+    at = copied.end() if copied else 0
     for start, family in _FAMILIES:
-        found = start.match(name)
+        found = start.match(name, at)
         if found:
             parts = _read_words(name[found.end() :].split("-"), family)
-            return None if parts is None else _quota(name, found[0], family, parts)
+            if parts is None:
+                return None
+            if copied:
+                parts["scope"] = _scope(parts.get("scope"), "upstream") or ""
+            return _quota(name, name[: found.end()], family, parts)
     return None
 
 

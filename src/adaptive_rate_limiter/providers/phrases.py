@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.providers.times import (
+    ABROAD,
     DAY,
     HOUR,
     MINUTE,
@@ -17,6 +20,9 @@ from adaptive_rate_limiter.providers.times import (
     number,
     seconds_until,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Named", "named_limit", "plain_words", "waits_in"]
 
@@ -31,6 +37,9 @@ _ADVICE = re.compile(
 
 _COUNT = r"~?((?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,9})?)"
 _LIMIT = re.compile(rf"\blimit(?: is| of)?\s?[:=]?\s?{_COUNT}\b", re.IGNORECASE)
+_OVER_LIMIT = re.compile(rf"\bactual/limit\)?:? ?{_COUNT}/{_COUNT}", re.IGNORECASE)  # xAI
+_SHORT_LIMIT = re.compile(rf"\bmax [rti]p[smhd]:? ?{_COUNT}\b", re.IGNORECASE)  # Moonshot
+_PER = re.compile(rf"\b{_COUNT}(?: \w{{1,12}}){{0,3}} ?(?:per|/|every|within) ?(?:an? )?\w", re.IGNORECASE)
 _REQUESTED = re.compile(rf"\brequested\s?[:=]?\s?(?:about )?{_COUNT}\b", re.IGNORECASE)
 
 _SHORT = re.compile(r"\b(i|o)?(r|q|t|i)p(s|m|h|d)\b")  # RPM, TPD, ITPM ...
@@ -41,12 +50,18 @@ _AFTER_UNIT = r"(?: counts?)?\s?(?:per\b|/|rates?\b|limits?\b|quotas?\b|usage\b|
 _UNITS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"\b(?:input|prompt) tokens?{_AFTER_UNIT}"), "input_tokens"),
     (re.compile(rf"\b(?:output|completion|generated) tokens?{_AFTER_UNIT}"), "output_tokens"),
-    (re.compile(rf"\btokens?{_AFTER_UNIT}|(?:too many|number of|all|minute|day|hour) tokens?\b"), "tokens"),
+    (
+        re.compile(
+            rf"\btokens?{_AFTER_UNIT}|(?:too many|number of|request|all|minute|day|hour) tokens?\b|type:? tokens\b"
+        ),
+        "tokens",
+    ),
+    (re.compile(r"\bseconds of audio\b|\baudio seconds?\b"), "audio_seconds"),
     (re.compile(rf"\bimages?{_AFTER_UNIT}|(?:too many|number of) images?\b"), "images"),
     (
         re.compile(
             rf"\b(?:requests?|queries|calls?){_AFTER_UNIT}|(?:too many|number of|tier) (?:api )?(?:requests?|queries|calls)\b"
-            r"|请求(?:频率|次数|数)"
+            r"|type:? requests\b|请求(?:频率|次数|数)"
         ),
         "requests",
     ),
@@ -62,22 +77,26 @@ _WINDOWS = (
     re.compile(
         rf"\b(\d{{1,6}})\s?({_SPANS}|h|d)(?: (?:usage|rate|session|token|request|rolling))? (?:limit|window|quota)\b"
     ),
+    re.compile(r"\b(?:this|current|(?:for|of) the) ()(minute|hour|day|week|month)\b"),
     re.compile(r"每(\d{0,6})\s?(个?小时|分钟|秒|天|日|周|个?月)"),
     re.compile(r"(\d{1,6})\s?(个?小时|分钟|秒|天|日|周|个?月)(?=的?[^\d]{0,6}(?:上限|限额|额度|限制))"),
 )
-_ADVERBS = {"hourly": HOUR, "daily": DAY, "weekly": WEEK, "monthly": MONTH}
-_ADVERB = re.compile(r"\b(hourly|daily|weekly|monthly)\b")
+_ADVERBS = {"hourly": HOUR, "daily": DAY, "weekly": WEEK, "monthly": MONTH, "today": DAY}
+_ADVERB = re.compile(r"\b(hourly|daily|weekly|monthly|(?:(?<=for )|(?<=limit )|(?<=quota ))today)\b")
 _NUMBERS = {" five ": " 5 ", " seven ": " 7 "}
 
 _DURATION = rf"((?:\d{{1,12}}(?:\.\d{{1,12}})?\s?(?:{_SPANS}|s|m|h|d|w)(?![a-z])(?:\s?(?:,|and)?\s?)){{1,6}})"
-_BARE = r"(\d{1,9}(?:\.\d{1,9})?)(?![\d.]*\s?[a-z%/\u4e00-\u9fff])"
+_CLOCK = r"(\d{1,3}:\d\d:\d\d)(?![\d:])"  # hours, minutes, seconds
+_BARE = r"(\d{1,9}(?:\.\d{1,9})?)(?![\d.]*(?:\s?[a-z%/\u4e00-\u9fff]|:\d))"
 _ABOUT = r"(?:(?:about|around|approximately|at least|another|for|up to|roughly|~)\s?){0,3}"
 _LEAD = (
     r"(?:(?:again|retry|retrying|available|resets?|renews?|resume|refill\w*|replenish\w*|back)(?: \w{1,20}){0,3}?"
-    r" (?:in|after|within)|wait(?:ing)?|retry[-_ ]after\W{0,4}|retry[-_ ]delay\W{0,4}|after)"
+    r" (?:in|after|within)|wait(?:ing)?|retry[-_ ]after\W{0,4}|retry[-_ ]delay\W{0,4}|(?<!timed out )after"
+    r"|(?:timed|locked) out for|(?:blocked|banned|suspended|limited) for)"
 )
-_WAIT = re.compile(rf"\b{_LEAD}\s?{_ABOUT}(?:{_DURATION}|{_BARE})")
-_WAIT_CHINESE = re.compile(rf"{_DURATION}(?:之后|以后|后)")
+_WAIT = re.compile(rf"\b{_LEAD}\s?{_ABOUT}(?:{_DURATION}|{_CLOCK}|{_BARE})")
+_WAIT_ABROAD = re.compile(rf"\b(?:dans|en|через|in(?=\s\d{{1,9}}\s?(?:{'|'.join(ABROAD)})))\s{_DURATION}")
+_WAIT_EASTERN = re.compile(rf"{_DURATION}(?:之后|以后|后|後|후)")
 _WAIT_UNTIL = re.compile(
     r"(?:reset|renew|until|again|access|available|retry|将在|于|恢复|重置)[^\d\n]{0,24}"
     r"(\d{4}[-/]\d\d?[-/]\d\d?(?:t|\s+at\s+|\s+)\d\d?:\d\d(?::\d\d(?:\.\d{1,9})?)?\s*(?:z|utc|gmt|[+-]\d\d:?\d\d)?)"
@@ -86,10 +105,14 @@ _WAIT_UNTIL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The limit that a refusal names. `oversized`: the request alone is above the whole limit."""
+    """The limit that a refusal names. `oversized`: the request alone is above the whole limit.
+
+    `limit` is told only where one unit, one window and one count are named.
+    """
 
     unit: str | None = None
     window: float | None = None
+    limit: float | None = None
     oversized: bool = False
     zero: bool = False
 
@@ -103,17 +126,30 @@ def plain_words(text: str) -> str:
     return text
 
 
-def named_limit(text: str) -> Named:
-    """The unit and the longest window that `text` names: of several broken limits the longest binds."""
-    words = plain_words(_ADVICE.sub(" ", text))
-    limits = [float(found.replace(",", "")) for found in _LIMIT.findall(text)[:8]]
-    requested = [float(found.replace(",", "")) for found in _REQUESTED.findall(text)[:8]]
+def named_limit(text: str, sizes: Sequence[float] = ()) -> Named:
+    """The unit and the longest window that `text` names: of several broken limits the longest binds.
+
+    `sizes` are limits that the body tells as numbers.
+    """
+    text = _ADVICE.sub(" ", text)
+    words = plain_words(text)
+    limits, requested = _counts(_LIMIT, text), _counts(_REQUESTED, text)
+    unit, windows = _unit(words), _windows(words)
+    counts = {*sizes, *limits, *_counts(_OVER_LIMIT, text), *_counts(_SHORT_LIMIT, text)} or {*_counts(_PER, words)}
+    plain = unit is not None and len(set(windows)) == 1 and len(counts) == 1
     return Named(
-        unit=_unit(words),
-        window=max(_windows(words), default=None),
+        unit=unit,
+        window=max(windows, default=None),
+        limit=(max(counts) or None) if plain else None,
         oversized=bool(limits and requested) and max(requested) > max(limits) > 0,
         zero=bool(limits) and min(limits) == 0,
     )
+
+
+def _counts(pattern: re.Pattern[str], text: str) -> list[float]:
+    """The last number of each place where `pattern` is found."""
+    found = (match[match.lastindex or 0] for match in islice(pattern.finditer(text), 8))
+    return [float(count.replace(",", "")) for count in found]
 
 
 def _unit(words: str) -> str | None:
@@ -140,8 +176,15 @@ def waits_in(text: str, clock: Clock, zone: float | None) -> list[float]:
     """Every wait that `text` tells, in seconds; instants without a zone count only where the zone is known."""
     words = _URL.sub(" ", text).lower()
     waits: list[float | None] = [
-        duration(found[1]) if found[1] else number(found[2]) for found in _WAIT.finditer(words)
+        duration(found[1]) if found[1] else _clock(found[2]) if found[2] else number(found[3])
+        for found in _WAIT.finditer(words)
     ]
-    waits += [duration(found[1]) for found in _WAIT_CHINESE.finditer(words)]
+    for pattern in (_WAIT_ABROAD, _WAIT_EASTERN):
+        waits += [duration(found[1]) for found in pattern.finditer(words)]
     waits += [seconds_until(found[1].strip(), clock, zone) for found in _WAIT_UNTIL.finditer(words)]
     return [wait for wait in waits if wait is not None and wait <= 400 * DAY][:16]
+
+
+def _clock(text: str) -> float:
+    hours, minutes, seconds = map(int, text.split(":"))
+    return hours * HOUR + minutes * MINUTE + seconds

@@ -181,10 +181,11 @@ def _unit_of_bare(slot: Slot) -> str | None:
     used = _spending(slot.limit, slot.remaining)
     if used is not None and slot.limit:
         refill = used * window / slot.limit
-        if abs(value - refill) <= 1 + 0.1 * refill:
-            return "s"
-        if abs(value / 1000 - refill) <= 0.002 + 0.1 * refill:
-            return "ms"
+        seconds = abs(value - refill) <= 1 + 0.1 * refill
+        milliseconds = abs(value / 1000 - refill) <= 0.002 + 0.1 * refill
+        if seconds or milliseconds:
+            # A one beside a moment's refill may be either, rounded.
+            return None if seconds and milliseconds else "s" if seconds else "ms"
     if value > window and slot.limit is not None:
         # Longer than the window: milliseconds, unless the limit is a day's and refills in these seconds.
         day = used * DAY / slot.limit if used is not None and slot.limit else math.inf

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.core.quota import CONCURRENT_REQUESTS
 from adaptive_rate_limiter.providers.phrases import Named, named_limit, plain_words, waits_in
 from adaptive_rate_limiter.providers.times import (
     DAY,
@@ -51,12 +52,12 @@ def _rule(kind: RefusalKind, *, retryable: bool, statuses: set[int], codes: str 
         kind,
         retryable,
         re.compile(codes) if codes else None,
-        re.compile(text) if text else None,
+        re.compile(text, re.MULTILINE) if text else None,
         frozenset(statuses),
     )
 
 
-_REFUSING = {402, 403, 413, 426, 429, 498, 503, 529}
+_REFUSING = {402, 403, 412, 413, 426, 429, 498, 503, 529}
 _ANY = _REFUSING | {400, 401, 500, 502, 504, 520, 521, 522, 523, 524}
 
 # Codes are matched in lower case, each on a line of its own; sentences as `plain_words` leaves them.
@@ -64,13 +65,15 @@ RULES: tuple[Rule, ...] = (
     # Money: nothing comes back by itself.
     _rule(
         _QUOTA, retryable=False, statuses=_ANY - {413},
-        codes=r"insufficient_(?:quota|balance|funds|credits?)|billing|payment_required|exceeded_current_quota|overdue"
-        r"|credits?_(?:exhausted|depleted)|service_?quota_?exceeded|^1113$",
-        text=r"insufficient (?:quota|balance|funds?|credits?)|balance (?:is )?(?:too low|insufficient|exhausted|depleted|negative|not)"
+        codes=r"(?:insufficient|not_enough)_(?:quota|balance|funds|credits?)|billing|payment_required|exceeded_current_quota|overdue"
+        r"|arrear|credits?_?(?:exhausted|depleted|error)|budget_exceeded|service_?quota_?exceeded|^1113$",
+        text=r"(?:insufficient|exhausted|not enough) (?:quota|balance|funds?|credits?)"
+        r"|balance (?:is )?(?:too low|insufficient|exhausted|depleted|negative|not)"
         r"|(?:out of|no|not enough|insufficient|more|(?:exceeded|exhausted|depleted|used(?: up)?|ran out of|run out of)"
         r"(?: all| any| your| of| the| monthly| included| available| free| prepaid| remaining){0,5}) credits\b"
         r"|credits? (?:is |are |has |have |balance ){0,2}(?:been )?(?:exhausted|depleted|used up|expired|insufficient)"
         r"|(?:spend|spending|billing|budget) (?:hard )?(?:limit|cap)|billing (?:hard limit|not active)"
+        r"|budget (?:has been |is |was )?exceeded|key limit exceeded \(total|no payment method"
         r"|have any credits|has any credits|credit limit exceeded|account is not active|payment (?:is )?required|余额不足|欠费|充值",
     ),
     _rule(
@@ -90,8 +93,10 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         _CONCURRENCY, retryable=True, statuses={403, 409, 429, 503},
-        codes=r"concurren|max_parallel|too_many_connections",
-        text=r"concurren|in flight|simultaneous|parallel requests|active (?:requests|jobs|connections|sessions|streams)"
+        codes=r"concurren|max_parallel|too_many_connections|in_?flight",
+        # LiteLLM names all its limits at once, and what is used of each.
+        text=r"concurren|in flight|simultaneous|current max parallel requests: (\d+), max parallel requests: \1\b"
+        r"|(?<!/ max )parallel requests?\b(?!: ?\d)|active (?:requests|jobs|connections|sessions|streams)"
         r"|too many (?:open )?connections|running, \d+ pending|in progress batches|并发",
     ),
     _rule(
@@ -100,7 +105,8 @@ RULES: tuple[Rule, ...] = (
         r"|service_?unavailable|model_?not_?ready|^13(?:05|12)$",
         text=r"overload|(?:server|service|system|engine|model|we) (?:is |are |currently |temporarily |too |still ){0,3}"
         r"(?:busy|unavailable|under heavy|at capacity|experiencing (?:high|heavy))"
-        r"|(?:at|over|out of|insufficient|no|not enough|limited|reached(?: its)?) capacity|capacity (?:exceeded|constraints?)"
+        r"|(?:at|over|out of|insufficient|no|not enough|limited|reached(?: its)?) capacity"
+        r"|capacity (?:temporarily )?(?:exceeded|constraints?)"
         r"|(?:high|heavy|unusual(?:ly)? high) (?:demand|load|traffic)|rate limited upstream|^ ?provider returned error"
         r"|upstream (?:connect|error|rate)|^ ?resource exhausted[.,] please try again later"
         r"|繁忙|访问量过大|过载|拥挤",
@@ -108,7 +114,7 @@ RULES: tuple[Rule, ...] = (
     # A window of hours, by its code or by name without a length.
     _rule(
         _QUOTA, retryable=True, statuses={400, 401, 403, 429},
-        codes=r"usage_?limit|^quota_exceeded$|^13(?:04|08|10|1[6-9]|2[01])$",
+        codes=r"usage_?limit|^quota_?exceeded$|^13(?:04|08|10|1[6-9]|2[01])$",
         text=r"(?:hourly usage|session|weekly|monthly|daily|plan) (?:usage )?(?:limit|quota|allowance)|usage limit (?:has been )?reached"
         r"|reached your (?:specified )?(?:api )?usage limits?|regain access|上限。|额度已?用完",
     ),
@@ -170,33 +176,38 @@ def judge(
     sentences = [line for line in evidence.sentences if line.strip(" .").lower() != "too many requests"]
     text = "\n".join([*sentences, *evidence.quotas])[:8_000]
     codes = "\n".join([*evidence.codes, *signals.codes]).lower()
-    named = named_limit("\n".join([text, *(f"{name} limit" for name in signals.names)]))
-    verdict = _kind(
-        status,
-        codes,
-        text,
-        named,
-        zero=evidence.zero_quota or (_limit_of_zero(readings) and not signals.waits),
-    )
+    named = named_limit("\n".join([text, *(f"{name} limit" for name in signals.names)]), evidence.sizes)
+    spent = _binding(readings)
+    zero = 0 in evidence.sizes or (_limit_of_zero(readings) and not signals.waits)
+    verdict = _kind(status, codes, text, named, zero=zero, own=bool(spent or (named.unit and named.window)))
     if verdict is None:
         return None, named
     kind, retryable = verdict
     if kind in (_TOO_LARGE, _NOT_ENTITLED) or not retryable:
-        return Refusal(kind, None, retryable=False, unit=named.unit), named
+        return _refusal(kind, None, named, retryable=False), named
     waits = [*signals.waits, *_body_waits(evidence, clock, zone), *waits_in(text, clock, zone)]
     if evidence.quotas and (named.window or 0) >= DAY:
-        waits = []  # Google's RetryInfo speaks for the minute; it does not bring the day back
+        waits, spent = [], []  # Google's RetryInfo speaks for the minute; it does not bring the day back
+    elif kind not in (_RATE, _QUOTA):
         spent = []
-    else:
-        spent = _binding(readings) if kind in (_RATE, _QUOTA) else []
     wait = _finest(waits) or _longest(signals.other_waits, spent, waits)
     if kind is _RATE and _renews_slowly(named, spent, wait):
         kind = _QUOTA
-    unit = named.unit or (spent[0].unit if len(spent) == 1 else None)
-    return Refusal(kind, wait, retryable=True, unit=unit), named
+    elif kind is _RATE and {reading.unit for reading in spent} == {CONCURRENT_REQUESTS}:
+        kind = _CONCURRENCY
+    if named.unit is None and len(spent) == 1:
+        named = replace(named, unit=spent[0].unit)
+    return _refusal(kind, wait, named, retryable=True), named
 
 
-def _kind(status: int, codes: str, text: str, named: Named, *, zero: bool) -> tuple[RefusalKind, bool] | None:
+def _refusal(kind: RefusalKind, wait: float | None, named: Named, *, retryable: bool) -> Refusal:
+    return Refusal(kind, wait, retryable, named.unit, named.limit, named.window)
+
+
+def _kind(
+    status: int, codes: str, text: str, named: Named, *, zero: bool, own: bool
+) -> tuple[RefusalKind, bool] | None:
+    """The kind, and whether time cures it; `zero`: the limit is none; `own`: a limit of one's own was hit."""
     words = plain_words(text)
     if status == 429 and (zero or named.zero):  # noqa: PLR2004 - HTTP's word for too many requests
         return _NOT_ENTITLED, False
@@ -209,9 +220,9 @@ def _kind(status: int, codes: str, text: str, named: Named, *, zero: bool) -> tu
     for rule in RULES:
         if rule.kind is _QUOTA and rule.retryable and (named.window or HOUR) < HOUR:
             continue  # the word quota over a minute: pace
+        said = None if rule.kind is _OVERLOAD and own and status == 429 else rule.text  # noqa: PLR2004 - as above
         if status in rule.statuses and (
-            (rule.codes and any(rule.codes.search(line) for line in lines))
-            or (rule.text and rule.text.search(words))
+            (rule.codes and any(rule.codes.search(line) for line in lines)) or (said and said.search(words))
         ):
             return rule.kind, rule.retryable
     pace = _PACE.search(codes) or "rate limit" in words or (status == 403 and named.unit and named.window)  # noqa: PLR2004

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 __all__ = [
+    "ABROAD",
     "DAY",
     "FIRST_INSTANT",
     "HOUR",
@@ -31,8 +32,16 @@ LONGEST = 400 * DAY
 _TEXT_CAP = 80
 FIRST_INSTANT, _LAST_INSTANT = 1e9, 1e10  # a bare number from here on is Unix time: 2001 to 2286
 
+# French, Spanish, German, Russian, Japanese and Korean, beside the Chinese below.
+ABROAD: dict[str, float] = {
+    **dict.fromkeys(("seconde", "secondes", "segundo", "segundos", "sekunde", "sekunden", "секунду", "секунды", "секунд",
+                     "秒間", "초"), 1.0),
+    **dict.fromkeys(("minuto", "minutos", "minuten", "минуту", "минуты", "минут", "分間", "분"), MINUTE),
+    **dict.fromkeys(("heure", "heures", "hora", "horas", "stunde", "stunden", "час", "часа", "часов", "時間", "시간"), HOUR),
+}  # fmt: skip
 # One word list for Go durations in headers and for sentences in bodies.
 SECONDS_PER: dict[str, float] = {
+    **ABROAD,
     **dict.fromkeys(("ns", "nanosecond", "nanoseconds"), 1e-9),
     **dict.fromkeys(("us", "\u00b5s", "\u03bcs", "microsecond", "microseconds"), 1e-6),
     **dict.fromkeys(("ms", "msec", "msecs", "millis", "millisecond", "milliseconds", "毫秒"), 1e-3),
