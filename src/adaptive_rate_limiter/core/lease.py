@@ -16,7 +16,7 @@ from adaptive_rate_limiter.core.evidence import Shot, fit_of_reset
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.ledger import Hold, Ledger
 from adaptive_rate_limiter.core.levels import BucketLevel
-from adaptive_rate_limiter.core.pool import BATCH, LEASE, Fact, Grant, Granted, Renewal, Use
+from adaptive_rate_limiter.core.pool import BATCH, LEASE, LIVES, Fact, Grant, Granted, Renewal, Use
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
 from adaptive_rate_limiter.core.share import CERTAIN
 from adaptive_rate_limiter.core.told import MEMORY, WORST, ToldGauge
@@ -33,6 +33,7 @@ LOW = 0.3  # of a lease: what is left when the next is asked for
 SOONEST = 0.002  # seconds from one renewal to the next at the least
 DOUBTFUL = 0.1  # of a reading: one that speaks for no bucket
 SURER = 2.0  # times the evidence that the pool has: worth telling, though it is for the same
+REPORTING = LIVES * LEASE  # seconds after an outage in which all others come back, and tell what they spent
 MARKS = 256  # grants remembered, for headers of requests that were sent after them
 TINY, HUGE = 1e-6, 1e12  # amounts: below is rounding
 LETTERS = {"token_bucket": "b", "fixed_window": "f", "sliding_window": "s"}
@@ -355,8 +356,10 @@ class Lease:
         self.pending: Renewal | None = None  # sent, and not answered
         self.outage = False
         self.outage_at = now
+        self.careful_until = -math.inf  # after an outage: until then on as in it, since the pool has not heard of all
         self.failures = 0
         self.workers = 1
+        self.workers_at = now
         self.hungry = False  # others wait
         self.asked_at = now
         self.answered_at = now
@@ -409,7 +412,7 @@ class Lease:
             unheard = gauge.spent < -TINY or gauge.paid > TINY or gauge.reading is not None
             active = active or gauge.spent > TINY or (unheard and self.hungry)
         if self._blocked(now):
-            soonest = min(soonest, self.retry_at if self.asked_for_line else now)
+            soonest = min(soonest, max(self.careful_until, self.retry_at if self.asked_for_line else now))
         if active:
             soonest = min(soonest, self.asked_at + LEASE)
         return soonest
@@ -437,14 +440,15 @@ class Lease:
         need: dict[str, float] = {}
         due: dict[str, float] = {}
         want: dict[str, float] = {}
-        self.asked_for_line = self._blocked(now)
+        careful = now < self.careful_until
+        self.asked_for_line = not careful and self._blocked(now)
         if self.asked_for_line:
             need = _finite(self._head(now))
             due = _finite(bucket.queue.totals)
         gauges = self.gauges()
         steady = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
         for gauge in gauges:
-            if steady >= STEADY:
+            if steady >= STEADY and not careful:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
         uses = tuple(
             gauge.use(
@@ -473,17 +477,22 @@ class Lease:
         self.pending, self.failures = None, 0
         self.round_trip = max(SOONEST, now - sent_at)
         self.answered_at = now
-        self.expires_at = sent_at + grant.expires_in * (1 - SPARE)
         self.retry_at = now + max(SOONEST, grant.retry_in) if grant.retry_in else now
-        self.workers, self.hungry = max(1, grant.workers), grant.hungry
+        self.hungry = grant.hungry
+        if grant.workers >= self.workers or now > self.workers_at + REPORTING:  # after an outage few are back at first
+            self.workers, self.workers_at = max(1, grant.workers), now
         self._end_outage(now)
+        careful = now < self.careful_until
+        self.expires_at = -math.inf if careful else sent_at + grant.expires_in * (1 - SPARE)
         gauges = {gauge.key: gauge for gauge in self.gauges()}
         for granted in grant.limits:
             gauge = gauges.pop(granted.key, None) or self._learned(granted, now)
             gauge.granted(granted, now)
             steady = gauge.decayed(now)
             pace = 2 * self.round_trip / LEASE * steady
-            gauge.low = max(pace, LOW * max(0.0, gauge.paid)) if steady >= STEADY else 0.0
+            gauge.low = max(pace, LOW * max(0.0, gauge.paid)) if steady >= STEADY and not careful else 0.0
+            if not careful:
+                gauge.fallback = None
         for gauge in gauges.values():
             gauge.known = None  # the pool has lost it: it is told again
         if grant.pause > 0:
@@ -529,8 +538,8 @@ class Lease:
             self.outage = False
             lasted = now - self.outage_at
             self.bucket.tally.events.add("outage_over", "", now, on_outage=self.on_outage, seconds=lasted)
-            for gauge in self.gauges():
-                gauge.fallback = None
+            if self.on_outage == "degrade" and self.workers > 1:
+                self.careful_until = now + REPORTING
 
     def give_up(self, now: float) -> Renewal:
         """The last word: nothing is kept."""
