@@ -404,4 +404,4 @@ def test_one_worker_alone_goes_on_finding_out_by_itself(world):
     untold(world, worker, calls=60)
     assert worker.lease.gauges() == []
     assert worker.bucket.untold
-    assert worker.bucket.inferred_limit()
+    assert worker.bucket.inferred_limits()

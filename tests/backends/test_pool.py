@@ -92,9 +92,9 @@ def test_large_calls_of_several_workers_do_not_wait_for_each_other():
 def test_a_lease_that_is_not_renewed_comes_back_but_for_what_was_probably_sent():
     told = Told(MINUTE)
     told.renew("a", want={"requests": 50})
-    told.renew("a", uses=(Use("requests", spent=0, kept=50, pace=8),))
+    told.renew("a", uses=(Use("requests", spent=10, kept=40, pace=8),))
     after = LIVES * LEASE + 0.1
-    assert left(told.renew("b", after)) == pytest.approx(10 + after + 42)
+    assert left(told.renew("b", after)) == pytest.approx(10 + after + 32)
     assert left(told.renew("b", 2 * FORGET)) == pytest.approx(60)
 
 
@@ -103,6 +103,15 @@ def test_what_was_sent_is_charged_though_its_lease_was_taken_back():
     told.renew("a", want={"requests": 50})
     told.renew("b", 2 * LIVES * LEASE)
     assert left(told.renew("a", uses=(Use("requests", spent=50, kept=0),))) == pytest.approx(10)
+
+
+def test_a_bucket_that_is_full_but_for_its_leases_does_not_refill():
+    """What is leased is not sent yet, so the provider's bucket is full, and stays so."""
+    told = Told(MINUTE)
+    told.renew("a", want={"requests": 40})
+    for _ in range(30):
+        told.renew("a", 1.0, uses=(Use("requests", spent=0, kept=40),))
+    assert told.ask("b", 60) == 20
 
 
 def test_a_lease_across_the_turn_of_a_fixed_window_is_spent_in_the_new_one():
@@ -141,6 +150,7 @@ steps = st.lists(
         st.floats(0, 30),
         st.floats(0, 30),
         st.floats(0, 1),
+        st.sampled_from([0.0, 0.5, 1.0]),
         st.booleans(),
     ),
     max_size=60,
@@ -154,7 +164,7 @@ def test_never_more_than_the_limit_is_out_or_spent(trace, algorithm):
     told = Told(Fact("requests", "requests", 60.0, 60.0, algorithms=algorithm, evidence=1e9))
     held, renewed = dict.fromkeys("abcd", 0.0), dict.fromkeys("abcd", 0.0)
     sends = []
-    for worker, passed, need, want, spends, dies in trace:
+    for worker, passed, need, want, spends, keeps, dies in trace:
         told.now += passed
         if dies or told.now - renewed[worker] >= LIVES * LEASE:
             held[worker] = 0.0
@@ -162,7 +172,7 @@ def test_never_more_than_the_limit_is_out_or_spent(trace, algorithm):
             continue
         renewed[worker] = told.now
         spent = held[worker] * spends
-        kept = (held[worker] - spent) / 2
+        kept = (held[worker] - spent) * keeps
         grant = told.renew(
             worker, need={"requests": need}, due={"requests": need}, want={"requests": want},
             uses=(Use("requests", spent=spent, kept=kept),), facts=told.facts,

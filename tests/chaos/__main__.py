@@ -30,10 +30,17 @@ from adaptive_rate_limiter.testing import ProviderEmulator
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("gpt-4o", "gpt-4o-mini", "o3")
-RATE, WINDOW = 600, 10.0  # requests a minute of each model; a short window, so that all is back soon
+LIMIT, WINDOW = (
+    100,
+    10.0,
+)  # requests of each model in so many seconds; a short window, so that all is back soon
 WORKERS, CALLERS = 4, 6  # processes, and callers of each for each model
 LONGEST_PAUSE = 10.0  # seconds
 REFUSED = 0.01  # of what was sent: a replica that becomes primary may not have had the last renewals
+FAULTS = (
+    "kill_a_worker", "flush_scripts", "pause_a_primary", "kill_a_primary", "fail_over", "reshard", "cut_a_link",
+    "slow_a_link",
+)  # fmt: skip
 ENDS_IN = 60.0  # seconds in which a worker must have answered everybody, once it was told to stop
 
 
@@ -42,6 +49,7 @@ class Storm:
         self.cluster = cluster
         self.provider = provider
         self.random = random.Random(seed)
+        self.only: list[str] = []
         self.workers: list[subprocess.Popen[str]] = []
         self.done: Counter[str] = Counter()
         self.began = time.monotonic()
@@ -132,16 +140,15 @@ class Storm:
 
     def blow(self, seconds: float) -> None:
         ends = time.monotonic() + seconds
-        self.say(f"a primary is paused for {LONGEST_PAUSE:g} s")
-        self.pause_a_primary(LONGEST_PAUSE)
-        faults = [
-            self.kill_a_worker, self.flush_scripts, self.pause_a_primary, self.kill_a_primary, self.fail_over,
-            self.reshard, self.cut_a_link, self.slow_a_link,
-        ]  # fmt: skip
+        if not self.only:
+            self.say(f"a primary is paused for {LONGEST_PAUSE:g} s")
+            self.pause_a_primary(LONGEST_PAUSE)
+        faults = [getattr(self, name) for name in self.only or FAULTS]
         while time.monotonic() < ends:
             until(self.cluster.is_whole)
             fault = self.random.choice(faults)
-            self.say(fault.__name__.replace("_", " "))
+            stats = self.provider.stats()
+            self.say(f"{stats.admitted} let in, {stats.refused} refused; {fault.__name__.replace('_', ' ')}")
             fault()
             self.done[fault.__name__] += 1
             time.sleep(self.random.uniform(0.5, 3))
@@ -178,16 +185,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=FAULTS, action="append", help="this fault alone")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         cluster = stack.enter_context(LinkedCluster(folder / "cluster"))
         provider = stack.enter_context(
             ProviderEmulator(
-                "openai", requests_per_minute=RATE, window=WINDOW, per_model=True, latency=(0.02, 0.2)
+                "openai", requests_per_minute=LIMIT, window=WINDOW, per_model=True, latency=(0.02, 0.2)
             )
         )
         storm = Storm(cluster, provider, options.seed)
+        storm.only = options.only or []
         stack.callback(lambda: [worker.kill() for worker in storm.workers])
         for _ in range(WORKERS):
             storm.start_worker()

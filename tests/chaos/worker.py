@@ -39,8 +39,10 @@ async def work(options: dict[str, Any]) -> dict[str, Any]:
         counts["asked"] += 1
         try:
             reservation = await limiter.aacquire(model, tokens=20, timeout=DEADLINE)
-        except CapacityExceededError:
+        except CapacityExceededError as error:
             counts["late"] += 1
+            counts[str(error)[:200]] += 1
+            await asyncio.sleep(1)
             return
         finally:
             longest = max(longest, time.monotonic() - started)

@@ -275,7 +275,9 @@ def test_a_limit_on_what_a_call_does_not_take_is_nothing_to_it():
 def test_a_bucket_of_a_few_seconds_is_filled_once_words_have_named_its_limit(names):
     """Fifteen a minute of which one is there at once: to find that takes minutes, to be told it takes none."""
     limit = limit_of("bucket", 15, depth=4)
-    outcome = run(Provider({"requests": limit}, tells=False, names=names), requests(90), latency=lambda rng: 1.0)
+    outcome = run(
+        Provider({"requests": limit}, tells=False, names=names), requests(90), latency=lambda rng: 1.0
+    )
     seconds = max(at for at, passed in outcome.sends if passed) / (89 * 4)
     assert outcome.lost == 0
     assert seconds < 2 if names else seconds > 3

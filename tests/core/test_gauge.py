@@ -126,6 +126,24 @@ def test_a_told_window_is_taken_where_arithmetic_says_nothing():
     assert inferred_window(QuotaReading("requests", 100, 50, 17.3, 3600.0)) == 3600.0
 
 
+@pytest.mark.parametrize("first", [(99.0, 0.1), (96.0, 0.343)])
+def test_a_bucket_of_ten_seconds_is_not_taken_for_one_of_a_minute_where_little_is_used(first):
+    """Remaining is cut, so that its resets betray no window; but they do not fit the minute that a name presumes."""
+    ledger = Ledger()
+    figures = [
+        first,
+        *[(95.0, 0.443), (97.0, 0.21), (95.0, 0.43), (93.0, 0.61)] * 5,
+        (60.0, 3.98),
+        (30.0, 6.96),
+    ]
+    for now, (remaining, reset) in enumerate(figures):
+        hold = ledger.reserve(ONE, now)
+        ledger.arrived(hold, now + 0.1)
+        ledger.read((QuotaReading("requests", 100.0, remaining, reset, 60.0),), hold, now + 0.1)
+        ledger.settle(hold, ONE, now + 0.1)
+    assert (ledger.gauges[0].window, ledger.gauges[0].algorithm) == (10.0, "token_bucket")
+
+
 @pytest.mark.parametrize("latency", [0.05, 1.0])
 @pytest.mark.parametrize(
     ("algorithm", "name"),

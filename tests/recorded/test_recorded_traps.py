@@ -10,7 +10,9 @@ from adaptive_rate_limiter.http import AsyncAdaptiveTransport
 
 
 def limits_of(bucket):
-    return sorted((limit.unit, limit.limit, limit.window) for limit in bucket.limits if limit.source == "told")
+    return sorted(
+        (limit.unit, limit.limit, limit.window) for limit in bucket.limits if limit.source == "told"
+    )
 
 
 def bucket_of(limiter, part):

@@ -47,8 +47,12 @@ def test_a_primary_that_was_demoted_is_left(sentinels):
     backend = backend_of(sentinels, namespace="demoted")
     assert backend.renew("b", Renewal("w", 1)).number == 1
     old = sentinels.primary()
-    with sentinels.client as client:
-        client.execute_command("SENTINEL", "FAILOVER", sentinels.SERVICE)
+
+    def fail_over():
+        with sentinels.client as client:
+            return client.execute_command("SENTINEL", "FAILOVER", sentinels.SERVICE)
+
+    until(fail_over)  # refused while Sentinel has not heard of the replica lately
     until(lambda: sentinels.primary() != old)
 
     def renewed():

@@ -21,6 +21,7 @@ from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.core.quota import Quota
 
 SOONEST = 0.001  # seconds to the next timer, as in a process
+RETRY = 1.0  # seconds to the next try while the pool cannot be reached
 COST = {"requests": 1.0}
 
 
@@ -44,6 +45,7 @@ class Fleet:
         self.provider, self.pool, self.way = provider, pool or Pool(), way or Way()
         self.rng = random.Random(seed)
         self.now = 0.0
+        self.reachable = True
         self.admitted = self.refused = self.renewals = 0
         self.last = 0.0
         self.refusals: list[tuple[float, str]] = []
@@ -64,6 +66,9 @@ class Fleet:
     def answer(self, member: Member, renewal: Renewal, sent_at: float) -> None:
         """One step of the pool, after those that came before it."""
         self.renewals += 1
+        if not self.reachable:
+            self.at(self.now + self.way.trip / 2, member.failed)
+            return
         grant = self.pool.renew(renewal, self.now)
         self._pool_free = max(self._pool_free, self.now) + self.way.step
         self.at(self._pool_free + self.way.trip / 2, member.granted, grant, sent_at)
@@ -174,6 +179,12 @@ class Member:
             self.renewal_at = math.inf
             if not self.kicked and not self.dead:
                 self._ask()
+
+    def failed(self) -> None:
+        self.kicked = False
+        if not self.dead:
+            self.lease.fail(self.bucket, RETRY * self.fleet.rng.uniform(0.5, 1.5), self.fleet.now)
+            self._after()
 
     def granted(self, grant: Grant, sent_at: float) -> None:
         self.kicked = False

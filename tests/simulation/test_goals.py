@@ -4,7 +4,7 @@ import pytest
 from tests.simulation import scenarios
 from tests.simulation.simulate import Provider, run
 
-from adaptive_rate_limiter.testing.limits import FixedWindow, SlidingWindow
+from adaptive_rate_limiter.testing.limits import FixedWindow, SlidingWindow, TokenBucket
 
 LATENCY = {"0.05 s": 0.05, "1 s": 1.0, "log-normal": 4.0}  # what a first reply may take
 
@@ -116,3 +116,19 @@ def test_a_reset_cut_to_whole_seconds_does_not_let_a_burst_go_too_early(seed):
     )
     assert outcome.refused == 0
     assert last_of(outcome) <= 1.04 * 120
+
+
+@pytest.mark.parametrize(("used", "window"), [(1.4, 10.0), (1.8, 10.0), (2.9, 10.0), (1.4, 300.0)])
+def test_a_first_header_that_others_blurred_leaves_no_wrong_window_behind(used, window):
+    """Remaining is cut to whole numbers, so after little use a reset fits the window only roughly."""
+    bucket = TokenBucket(100, window)
+    bucket.charge(used, 0.0)
+    outcome = run(
+        Provider({"requests": bucket}),
+        scenarios.requests(300),
+        latency=lambda rng: rng.uniform(0.02, 0.2),
+        overhead=0.02,
+    )
+    assert outcome.bucket.ledger.gauges[0].window == window
+    assert outcome.refused == 0
+    assert last_of(outcome) <= 1.1 * 2 * window

@@ -12,7 +12,8 @@ __all__ = ["load_tokenizer"]
 def load_tokenizer(model: str | None) -> Any:
     """Put that of `model` into memory, where the estimate of tokens finds it; None if tiktoken has no file of it."""
     try:
-        tiktoken, files = import_module("tiktoken"), import_module("tiktoken.load")
+        tiktoken: Any = import_module("tiktoken")
+        files: Any = import_module("tiktoken.load")
     except ImportError:
         return None
     read_file, files.read_file = files.read_file, _not_here  # it would ask the network

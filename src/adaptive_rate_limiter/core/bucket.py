@@ -15,8 +15,8 @@ from adaptive_rate_limiter.core.account import Account
 from adaptive_rate_limiter.core.charging import GENERIC, Charging, Usage
 from adaptive_rate_limiter.core.discovery import Discovery
 from adaptive_rate_limiter.core.estimate import Estimator
-from adaptive_rate_limiter.core.ledger import HoldState, Ledger
 from adaptive_rate_limiter.core.hypotheses import MINUTE
+from adaptive_rate_limiter.core.ledger import HoldState, Ledger
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
 from adaptive_rate_limiter.core.quota import (
@@ -141,9 +141,7 @@ class Bucket:
             if call is None:
                 break
             wait = self._blocked(call.cost, now)
-            if (
-                call.certain and self._over(call.cost, now) is not None
-            ):  # a limit was lowered while it waited
+            if call.certain and self._over(call.cost, now) is not None:  # a limit was lowered while it waited
                 queue.remove(call)
                 call.error = self._never(call, now)
                 done.append(call)

@@ -69,7 +69,14 @@ def _blur(reset_after: float) -> float:
 
 
 def fit_of_reset(gauge: ToldGauge, shot: Shot, reset_after: float) -> tuple[float, float, float]:
-    """How well bucket, fixed window and sliding window foresaw the reset."""
+    """How well bucket, fixed window and sliding window foresaw the reset.
+
+    While the window is a guess, a reset that fits a bucket with another one speaks against none of them.
+    """
+    if gauge.guessed:
+        possible = windows_of_bucket(shot.reading)
+        if possible and gauge.window not in possible:
+            return 0.0, 0.0, 0.0
     blur = _blur(reset_after)
     earliest, latest = shot.sent_at + reset_after - blur, shot.now + reset_after + blur
     sliding = -2.5  # strangers can move it to anywhere
@@ -121,10 +128,14 @@ def _may_leave(level: Level, earliest: float, latest: float, now: float) -> bool
 
 
 def inferred_window(reading: QuotaReading) -> float | None:
-    """The window that a bucket's triple (limit, remaining, reset) betrays, or the one that is told.
+    """The window that a bucket's triple (limit, remaining, reset) betrays, or the one that is told."""
+    return betrayed_window(reading) or reading.window
 
-    A continuous bucket is full again after used / limit of its window, so the window is reset * limit / used. It
-    counts only where it comes out close to one that providers use; or where so much is used that one alone is possible.
+
+def betrayed_window(reading: QuotaReading) -> float | None:
+    """A continuous bucket is full again after used / limit of its window, so the window is reset * limit / used.
+
+    It counts only where it comes out close to one that providers use; or where so much is used that one alone is possible.
     """
     limit, remaining, reset_after = reading.limit, reading.remaining, reading.reset_after
     if (
@@ -138,13 +149,21 @@ def inferred_window(reading: QuotaReading) -> float | None:
         nearest = min(WINDOWS, key=lambda window: abs(math.log(window / implied)))
         if abs(implied / nearest - 1) < PRECISION:
             return nearest
-        possible = [window for window in WINDOWS if _betrays(window, limit - remaining, limit, reset_after)]
-        if len(possible) == 1 and limit - remaining >= ENOUGH and reading.window is None:
-            return possible[0]
-    return reading.window
+        if limit - remaining >= ENOUGH and reading.window is None:
+            possible = windows_of_bucket(reading)
+            return possible[0] if len(possible) == 1 else None
+    return None
 
 
-def _betrays(window: float, used: float, limit: float, reset_after: float) -> bool:
-    """Remaining is cut to a whole number, so up to one unit less was used."""
-    longest = used * window / limit
-    return longest - window / limit - PRECISION * longest <= reset_after <= longest * (1 + PRECISION)
+def windows_of_bucket(reading: QuotaReading) -> list[float]:
+    """Those in use that a bucket may have that tells this. Remaining is cut: up to one unit less was used."""
+    limit, remaining, reset_after = reading.limit, reading.remaining, reading.reset_after
+    if not limit or remaining is None or not reset_after or reset_after == int(reset_after):
+        return []
+    used, found = limit - remaining, []
+    for window in WINDOWS:
+        longest = used * window / limit
+        shortest = longest - window / limit - PRECISION * longest
+        if shortest <= reset_after <= longest * (1 + PRECISION):
+            found.append(window)
+    return found

@@ -15,7 +15,7 @@ from adaptive_rate_limiter.core.inferred import INFERRED
 from adaptive_rate_limiter.core.leased_gauge import HUGE, LETTERS, SPARE, Gate, LeaseGauge
 from adaptive_rate_limiter.core.leased_ledger import LeasedLedger
 from adaptive_rate_limiter.core.levels import BucketLevel
-from adaptive_rate_limiter.core.pool import BATCH, LEASE
+from adaptive_rate_limiter.core.pool import BATCH, LEASE, LIVES
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
 from adaptive_rate_limiter.core.renewal import Grant, Granted, Lesson, Renewal
 from adaptive_rate_limiter.core.told import ToldGauge
@@ -29,6 +29,7 @@ STEADY = 3.0  # calls in a lease time: with fewer, each asks for itself
 LOW = 0.3  # of a lease: what is left when the next is asked for
 SOONEST = 0.002  # seconds from one renewal to the next at the least
 TINY = 1e-6  # amounts: below is rounding
+REPORTING = LIVES * LEASE  # seconds after an outage in which all others come back, and tell what they spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,12 @@ class Lease:
         self.pending: Renewal | None = None  # sent, and not answered
         self.outage = False
         self.outage_at = now
+        self.careful_until = (
+            -math.inf
+        )  # after an outage the pool has not heard of all: until then on as in it
         self.failures = 0
         self.workers = 1
+        self.workers_at = now
         self.hungry = False  # others wait
         self.asked_at = now
         self.answered_at = now
@@ -111,7 +116,7 @@ class Lease:
             unheard = gauge.spent < -TINY or gauge.paid > TINY or gauge.reading is not None
             active = active or gauge.spent > TINY or (unheard and self.hungry)
         if self._blocked(now):
-            soonest = min(soonest, self.retry_at if self.asked_for_line else now)
+            soonest = min(soonest, max(self.careful_until, self.retry_at if self.asked_for_line else now))
         if self.open:
             active = active or self.ledger.sent != self.sent_told
             if self.bucket.limited > self.limited_told:
@@ -143,14 +148,15 @@ class Lease:
         need: dict[str, float] = {}
         due: dict[str, float] = {}
         want: dict[str, float] = {}
-        self.asked_for_line = self._blocked(now)
+        careful = now < self.careful_until
+        self.asked_for_line = not careful and self._blocked(now)
         if self.asked_for_line:
             need = _finite(self._head(now))
             due = _finite(bucket.queue.totals)
         gauges = self.gauges()
         steady = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
         for gauge in gauges:
-            if steady >= STEADY:
+            if steady >= STEADY and not careful:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
         uses = tuple(
             gauge.use(
@@ -197,11 +203,16 @@ class Lease:
         told, self.pending, self.failures = self.pending.lessons, None, 0
         self.round_trip = max(SOONEST, now - sent_at)
         self.answered_at = now
-        self.expires_at = sent_at + grant.expires_in * (1 - SPARE)
         self.retry_at = now + max(SOONEST, grant.retry_in) if grant.retry_in else now
         self._learn(grant, told)
-        self.workers, self.hungry = max(1, grant.workers), grant.hungry
+        self.hungry = grant.hungry
+        if (
+            grant.workers >= self.workers or now > self.workers_at + REPORTING
+        ):  # after an outage few are back at first
+            self.workers, self.workers_at = max(1, grant.workers), now
         self._end_outage(now)
+        careful = now < self.careful_until
+        self.expires_at = -math.inf if careful else sent_at + grant.expires_in * (1 - SPARE)
         gauges = {gauge.key: gauge for gauge in self.gauges()}
         alone = self.workers == 1 and bucket.discovery.found
         for granted in grant.limits:
@@ -211,7 +222,9 @@ class Lease:
             gauge.granted(granted, now)
             steady = gauge.decayed(now)
             pace = 2 * self.round_trip / LEASE * steady
-            gauge.low = max(pace, LOW * max(0.0, gauge.paid)) if steady >= STEADY else 0.0
+            gauge.low = max(pace, LOW * max(0.0, gauge.paid)) if steady >= STEADY and not careful else 0.0
+            if not careful:
+                gauge.fallback = None
         for gauge in gauges.values():
             gauge.known = None  # the pool has lost it: it is told again
         if grant.pause > 0:
@@ -281,8 +294,8 @@ class Lease:
             self.outage = False
             lasted = now - self.outage_at
             self.bucket.tally.events.add("outage_over", "", now, on_outage=self.on_outage, seconds=lasted)
-            for gauge in self.gauges():
-                gauge.fallback = None
+            if self.on_outage == "degrade" and self.workers > 1:
+                self.careful_until = now + REPORTING
 
     def give_up(self, now: float) -> Renewal:
         """The last word: nothing is kept."""

@@ -221,6 +221,7 @@ class LeaseGauge(Gauge):
             return
         for level in shape.models:
             level.resize(grant.limit, grant.window, now)
+        shape.guessed = shape.guessed and grant.window == shape.window
         shape.limit, shape.window, shape.vote = grant.limit, grant.window, None
         shape.follow(shape.models)
         shape.scores = [0.0 if letter in grant.algorithms else WORST for letter in "bfs"]

@@ -78,10 +78,14 @@ class SharedLimit:
         return least
 
     def advance(self, now: float, leased: float) -> None:
-        """Time has passed. What is out on lease at the turn of a fixed window will be spent in the new one."""
+        """Time has passed. What is out on lease may not be spent yet: a bucket that is full but for it gains nothing.
+
+        At the turn of a fixed window it will be spent in the new one.
+        """
         before = self.available()
         if now > self.at:
-            self.value = min(self.burst, self.value + (now - self.at) * self.limit / self.window)
+            full = max(self.value, self.burst - leased)
+            self.value = min(full, self.value + (now - self.at) * self.limit / self.window)
             self.at = now
         if now >= self.ends_at:
             self.used = leased

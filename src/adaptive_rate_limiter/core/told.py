@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.evidence import (
     Shot,
+    betrayed_window,
     fit_of_level,
     fit_of_reset,
-    inferred_window,
     still_a_bucket,
+    windows_of_bucket,
 )
 from adaptive_rate_limiter.core.gauge import NAMES, Gauge
 from adaptive_rate_limiter.core.levels import BucketLevel, SlidingLevel, WindowLevel
@@ -46,7 +47,7 @@ class ToldGauge(Gauge):
     """One limit on one unit, as one header of each reply tells it."""
 
     __slots__ = (
-        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "jumps", "lows", "newest", "place", "promise",
+        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "guessed", "jumps", "lows", "newest", "place", "promise",
         "readings", "scope", "scores", "sliding", "told_by", "vote", "window_end",
     )  # fmt: skip
 
@@ -64,6 +65,7 @@ class ToldGauge(Gauge):
         self.told_by = -1  # of the send whose header is being taken
         self.lows = [math.inf] * 3  # per model: least remaining told, less its refill
         self.readings = 0
+        self.guessed = True  # the window: no reset has betrayed it yet
         self.jumps = 0.0  # headers of late with more than a sliding window would have left, as after a turn
         self.guard = _guard(limit, window)
         self.floor_share = 0.0
@@ -188,14 +190,18 @@ class ToldGauge(Gauge):
         The arithmetic holds for buckets: where this is none it finds a window in time by chance.
         """
         plausible = self.bucket in self.active or self.readings <= FIRST_READINGS
-        window = inferred_window(reading) if plausible else reading.window
+        betrayed = betrayed_window(reading) if plausible else None
+        window = betrayed or reading.window
+        if betrayed is None and plausible and not self.guessed and self.window in windows_of_bucket(reading):
+            return self.window  # it fits, too blurred to betray it
         if window is None or window == self.window:
+            self.guessed = self.guessed and betrayed is None
             self.vote = None
             return self.window
         if self.vote is None or self.vote[0] != window:
             self.vote = (window, reading.remaining)
         elif self._far_apart(self.vote[1], reading.remaining):
-            self.vote = None
+            self.vote, self.guessed = None, betrayed is None
             return window
         return self.window
 

@@ -17,7 +17,18 @@ from adaptive_rate_limiter.providers.times import DAY, HOUR, MINUTE, MONTH, WEEK
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["COPY", "DIALECTS", "FAMILIES", "NAMES", "PLAIN", "WINDOWS", "WORDS", "Dialect", "Family", "dialect_of"]
+__all__ = [
+    "COPY",
+    "DIALECTS",
+    "FAMILIES",
+    "NAMES",
+    "PLAIN",
+    "WINDOWS",
+    "WORDS",
+    "Dialect",
+    "Family",
+    "dialect_of",
+]
 
 
 @dataclass(frozen=True, slots=True)

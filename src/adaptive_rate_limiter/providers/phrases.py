@@ -135,7 +135,9 @@ def named_limit(text: str, sizes: Sequence[float] = ()) -> Named:
     words = plain_words(text)
     limits, requested = _counts(_LIMIT, text), _counts(_REQUESTED, text)
     unit, windows = _unit(words), _windows(words)
-    counts = {*sizes, *limits, *_counts(_OVER_LIMIT, text), *_counts(_SHORT_LIMIT, text)} or {*_counts(_PER, words)}
+    counts = {*sizes, *limits, *_counts(_OVER_LIMIT, text), *_counts(_SHORT_LIMIT, text)} or {
+        *_counts(_PER, words)
+    }
     plain = unit is not None and len(set(windows)) == 1 and len(counts) == 1
     return Named(
         unit=unit,

@@ -89,8 +89,8 @@ def _draw_unit(panel: Any, unit: str, points: list[Point], times: list[float], m
         )
     changes = [mark for mark in marks if mark.kind == "limit" and f" {unit} " in mark.text]
     for place, mark in enumerate(changes):
-        label = mark.text if place < MOST_NAMED else None
-        panel.axvline(mark.at, color=CHANGED, linestyle=":", linewidth=1.2, label=label)
+        named = mark.text if place < MOST_NAMED else None
+        panel.axvline(mark.at, color=CHANGED, linestyle=":", linewidth=1.2, label=named)
     panel.set_ylabel(unit.replace("_", " "))
     panel.set_ylim(0, top)
     panel.grid(alpha=0.25)

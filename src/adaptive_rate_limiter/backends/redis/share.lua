@@ -31,7 +31,8 @@ end
 local function advance(l, now, leased)
   local before = available(l)
   if now > l.at then
-    l.value = math.min(l.burst, l.value + (now - l.at) * l.limit / l.window)
+    local full = math.max(l.value, l.burst - leased)
+    l.value = math.min(full, l.value + (now - l.at) * l.limit / l.window)
     l.at = now
   end
   if now >= l.ends_at then
