@@ -222,6 +222,41 @@ def test_while_the_pool_cannot_be_reached_each_takes_its_part_and_tells_of_it_la
     assert world.pool.limits[0].taken >= went
 
 
+def test_what_does_not_suffice_for_the_next_call_goes_back_to_the_pool(world):
+    """Two workers held parts of the one request that a lowered limit had room for, and waited for ever."""
+    worker = world.worker(MINUTE)
+    for _ in range(60):
+        worker.call()
+    (gauge,) = worker.lease.gauges()
+    gauge.paid = 0.9
+    worker.bucket.submit(Call({"requests": 1.0}, since=world.now), world.now)
+    assert worker.lease.prepare(world.now).uses[0].kept == 0
+    assert gauge.paid == 0
+
+
+def test_after_an_outage_workers_go_on_as_in_it_until_the_pool_has_heard_of_all(world):
+    workers = [world.worker(MINUTE) for _ in range(4)]
+    for worker in workers * 4:
+        worker.call()
+    went = 16
+    for reachable in (False, True):
+        for worker in workers:
+            worker.reachable = reachable
+            world.now += 0.5
+            waiting = [worker.call() for _ in range(30)]
+            assert all(lease.outage is not reachable for lease in [worker.lease])
+            went += sum(call.hold is not None for call in waiting)
+    assert went <= 60
+    before = sum(worker.bucket.queue.count for worker in workers)
+    for _ in range(100):
+        world.now += 0.1
+        for worker in workers:
+            worker.settle_down()
+    # What the bucket held, and what flows in: no care for longer than it takes to hear of all.
+    assert before - sum(worker.bucket.queue.count for worker in workers) >= 8
+    assert all(gauge.fallback is None for worker in workers for gauge in worker.lease.gauges())
+
+
 def test_open_lets_everything_go(world):
     worker = world.worker(MINUTE, on_outage="open")
     worker.reachable = False

@@ -248,6 +248,8 @@ class Discovery:
         if unit is None or unit not in trial.cost:
             return
         invited = self.invited_at < math.inf
+        if not (invited or self.ever_passed):
+            return  # nobody knows what of it is ours
         if unit not in self.hypotheses and invited:
             # Input tokens, where tokens were thought to be what is limited: what passed of them is not known, but
             # when to come again is.

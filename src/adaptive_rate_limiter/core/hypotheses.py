@@ -284,7 +284,12 @@ class Hypotheses:
         near to it by, and those speak for themselves. Under all others strangers must be there, and it is not all
         ours; unless that is sure.
         """
-        near = [family for family in self.families if ours or family.high >= limit * (1 - GRACE)]
+        explained = any(family.high < math.inf for family in self.families)  # a refusal, by some of them
+        near = [
+            family
+            for family in self.families
+            if ours or (family.high >= limit * (1 - GRACE) and not (explained and family.high == math.inf))
+        ]
         for family in self.families:
             if family in near:
                 family.low, family.high, family.high_at = limit, limit * (1 + INSTANT), now

@@ -158,11 +158,9 @@ class Lease:
         for gauge in gauges:
             if steady >= STEADY and not careful:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
+        # What is held and does not suffice helps others until the rest is there.
         uses = tuple(
-            gauge.use(
-                max(need.get(gauge.unit, 0.0), due.get(gauge.unit, 0.0), want.get(gauge.unit, 0.0)), now
-            )
-            for gauge in gauges
+            gauge.use(0.0 if self.asked_for_line else want.get(gauge.unit, 0.0), now) for gauge in gauges
         )
         facts = tuple(fact for fact in (gauge.fact(now) for gauge in gauges) if fact is not None)
         self.number += 1
