@@ -236,7 +236,9 @@ def test_all_figures_as_json(command):
 
 def test_a_refusal_as_json(command):
     (told,) = json.loads(command("parse", "--json", stdin=REFUSED).out)["responses"]
-    assert told["refusal"] == {"kind": "rate_limit", "retry_after": 5, "retryable": True, "unit": None}
+    assert told["refusal"] == {
+        "kind": "rate_limit", "retry_after": 5, "retryable": True, "unit": None, "limit": None, "window": None,
+    }  # fmt: skip
     assert (told["next"]["wait"], told["next"]["reasons"]) == (5, ["retry-after of 5 s"])
 
 

@@ -25,9 +25,9 @@ def recorded(monkeypatch):
     pairs = []
     learn = Estimator.learn
 
-    def noted(self, guessed, input_tokens, output_tokens):
+    def noted(self, guessed, input_tokens, *usage):
         pairs.append((guessed, input_tokens))
-        learn(self, guessed, input_tokens, output_tokens)
+        learn(self, guessed, input_tokens, *usage)
 
     monkeypatch.setattr(Estimator, "learn", noted)
     return pairs

@@ -23,6 +23,7 @@ from adaptive_rate_limiter import (
     RefusalKind,
     Reservation,
 )
+from adaptive_rate_limiter.batch import BatchOptions
 from adaptive_rate_limiter.testing import FakeClock
 
 clock: FakeClock = FakeClock(start=5.0)
@@ -84,7 +85,8 @@ def many() -> list[int]:
     outcome: Outcome[str, int]
     for outcome in batch.as_completed():
         print(outcome.index, outcome.item, outcome.value, outcome.error, outcome.seconds, outcome.ok)
-    again: Batch[str, int] = limiter.map(len, ["a", "b"], earlier=batch)
+    options: BatchOptions = {"earlier": batch, "progress": None}
+    again: Batch[str, int] = limiter.map(len, ["a", "b"], **options)
     with limiter.watch(every=1.0), limiter.history as history:
         print(again.run().failed, again.missing, history.plot("gpt-4o"), history.marks()[0].text)
     return batch.results()
