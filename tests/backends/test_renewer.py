@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 
 import pytest
+from tests.garbage import collect
 
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.backends import BaseBackend
@@ -121,3 +122,13 @@ def test_a_renewal_that_is_asked_for_while_the_backend_closes_does_not_stop_it(c
     assert not closing.is_alive()
     renewer.close([])
     assert not renewer._running
+
+
+def test_a_fork_while_a_bucket_outlives_its_backend(clock):
+    """It failed in the child, with every lock held."""
+    bucket = bucket_of(Away(), clock)
+    collect()
+    assert bucket.renewer.backend is None
+    bucket.before_fork()
+    bucket.after_fork_in_child()
+    assert bucket.bucket.concurrency.in_flight == 0

@@ -125,6 +125,7 @@ class LeasedBucket(LockedBucket):
     def after_fork_in_child(self) -> None:
         """The child is a worker of its own, and holds nothing."""
         self.renewer.after_fork_in_child()
-        self.lease.begin_anew(self.renewer.backend.worker)
+        backend = self.renewer.backend
+        self.lease.begin_anew(backend.worker if backend is not None else "")
         self._renewal, self._renewal_at, self._kicked = None, math.inf, False
         super().after_fork_in_child()

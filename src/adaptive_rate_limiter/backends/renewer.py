@@ -37,10 +37,9 @@ class Renewer:
         self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     @property
-    def backend(self) -> BaseBackend:
-        backend = self._backend()
-        assert backend is not None
-        return backend
+    def backend(self) -> BaseBackend | None:
+        """None once nobody has it any more: buckets may outlive it."""
+        return self._backend()
 
     def kick(self, bucket: LeasedBucket) -> None:
         """Renew soon. May be called anywhere, and takes no time."""
@@ -57,7 +56,7 @@ class Renewer:
                 self._renew(batch)
 
     def _renew(self, buckets: list[LeasedBucket]) -> None:
-        backend = self._backend()
+        backend = self.backend
         if backend is None:
             return
         clock = buckets[0].clock
@@ -87,7 +86,7 @@ class Renewer:
                 self.failing.discard(bucket.bucket_id)
             elif not self.failing:
                 self.failing.add(bucket.bucket_id)
-                on_outage = self.backend.on_outage
+                on_outage = bucket.lease.on_outage
                 logger.warning(
                     'the backend cannot be reached; on_outage="%s" is in force: %s', on_outage, answer
                 )
@@ -105,11 +104,12 @@ class Renewer:
         running.kicked.put(None)
         if running.thread is not threading.current_thread():
             running.thread.join()
+        backend = self.backend
         reached = [bucket for bucket in buckets if bucket.bucket_id not in self.failing]
-        if reached:
+        if reached and backend is not None:
             with suppress(RateLimiterError):
                 sent_at = reached[0].clock.now()
-                grants = self.backend.renew_many([(bucket.bucket_id, bucket.give_up()) for bucket in reached])
+                grants = backend.renew_many([(bucket.bucket_id, bucket.give_up()) for bucket in reached])
                 for bucket, grant in zip(reached, grants, strict=True):
                     if not isinstance(grant, RateLimiterError):
                         bucket.granted(grant, sent_at)
