@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # Dozens of tests start an interpreter: what was compiled once is kept.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test check compat bench notebooks dist fuzz record format clean
+.PHONY: demo test check compat bench notebooks dist fuzz chaos record format clean
 
 $(INSTALLED): pyproject.toml integrations/langchain/pyproject.toml integrations/llama-index/pyproject.toml requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +55,10 @@ dist: $(INSTALLED)
 fuzz: $(INSTALLED)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/providers/test_provider_fuzz.py \
 		tests/redis/test_redis_differential.py --timeout=0 --durations=0
+
+# Five minutes of faults: a cluster, killed, paused, flushed, failed over, resharded and cut, under load.
+chaos: $(INSTALLED)
+	$(BIN)/python -m tests.chaos
 
 # A response of a real provider, as a cassette: make record PROVIDER=groq [CASE=stream] [MODEL=...] [BASE_URL=...]
 record: $(INSTALLED)

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from benchmarks import costs, entry_points, invoke, llama_index, reading, scheduler
+from benchmarks import costs, entry_points, invoke, llama_index, reading, redis, scheduler
 
 RESULTS = Path(__file__).with_name("results.md")
 # Cells of each client that run side by side, phase by phase: one is idle most of the time, but for a limiter that
@@ -210,6 +210,12 @@ def llama_index_section() -> Iterable[str]:
     yield ""
 
 
+def redis_section() -> Iterable[str]:
+    yield "## Redis"
+    yield ""
+    yield from redis.lines()
+
+
 def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "n/a"
@@ -227,15 +233,15 @@ def write(title: list[str], name: str, lines: list[str]) -> None:
 
 HEADINGS = {
     "goodput": "Goodput", "special": "Hard cases", "costs": "Cost", "entries": "Ways in",
-    "llama-index": "LlamaIndex", "schedulers": "Schedulers",
+    "llama-index": "LlamaIndex", "redis": "Redis", "schedulers": "Schedulers",
 }  # fmt: skip
 
 
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--only", choices=HEADINGS, action="append", help="measure this part alone")
-    options.add_argument("--calls", type=int, default=900)
-    options.add_argument("--limit", type=int, default=300)
+    options.add_argument("--calls", type=int, default=600)
+    options.add_argument("--limit", type=int, default=150)
     given = options.parse_args()
     title = [
         "# Measured",
@@ -249,6 +255,7 @@ def main() -> None:
         "costs": cost_section,
         "entries": entry_section,
         "llama-index": llama_index_section,
+        "redis": redis_section,
         "schedulers": lambda: scheduler_section(given.calls, given.limit),
     }
     for name, section in sections.items():

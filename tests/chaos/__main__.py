@@ -30,10 +30,8 @@ from adaptive_rate_limiter.testing import ProviderEmulator
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("gpt-4o", "gpt-4o-mini", "o3")
-LIMIT, WINDOW = (
-    100,
-    10.0,
-)  # requests of each model in so many seconds; a short window, so that all is back soon
+LIMIT = 100  # requests of each model in each window,
+WINDOW = 10.0  # seconds: short, so that all is back soon
 WORKERS, CALLERS = 4, 6  # processes, and callers of each for each model
 LONGEST_PAUSE = 10.0  # seconds
 REFUSED = 0.01  # of what was sent: a replica that becomes primary may not have had the last renewals
