@@ -113,7 +113,10 @@ class LockedBucket:
         with self._lock:
             self._inside = True  # nor does the collector change anything meanwhile
             try:
-                seen = view(self.bucket, self.clock.now())
+                now = self.clock.now()
+                if self._put_off:
+                    self._catch_up(now)
+                seen = view(self.bucket, now)
             finally:
                 self._inside = False
         if self._events.pending:  # of a step that another thread ended while this one looked
