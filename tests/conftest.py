@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from hypothesis import settings
@@ -16,5 +17,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=1000, deadline=None)
-settings.register_profile("fuzz", max_examples=4000, deadline=None, print_blob=True)
+settings.register_profile("fuzz", max_examples=8000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_collection_finish() -> None:
+    """What the imports have made stays: a collection in a test looks at what the test has made."""
+    gc.collect()
+    gc.freeze()

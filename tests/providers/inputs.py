@@ -17,7 +17,7 @@ PER_PROFILE = settings.get_profile(settings.get_current_profile_name()).max_exam
 def examples(number):
     """So many examples in an ordinary run; HYPOTHESIS_PROFILE=fuzz takes a multiple."""
     return settings(
-        max_examples=number * PER_PROFILE // 100,
+        max_examples=number * PER_PROFILE // 200,
         deadline=5000,
         suppress_health_check=[
             HealthCheck.too_slow,

@@ -10,6 +10,7 @@ from vcr.persisters.filesystem import FilesystemPersister
 from vcr.serialize import deserialize
 
 HERE = Path(__file__).parent
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time, where there is one
 CASES = sorted(path.relative_to(HERE).with_suffix("").as_posix() for path in HERE.glob("*/*.yaml"))
 
 
@@ -40,7 +41,7 @@ def replay(*cases):
 @cache
 def recording(case):
     """The file as it is written."""
-    return yaml.safe_load(_text(case))
+    return yaml.load(_text(case), LOADER)
 
 
 def request_of(case):

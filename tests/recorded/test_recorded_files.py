@@ -5,7 +5,6 @@ from collections import Counter
 
 import httpx
 import pytest
-import yaml
 from tests.recorded import expected
 from tests.recorded.cassettes import CASES, HERE, recording, replay, request_of
 
@@ -29,7 +28,7 @@ def test_vcrpy_plays_the_status_and_the_headers_as_they_are_written(case):
 @pytest.mark.parametrize("case", CASES)
 def test_each_says_what_it_shows_and_where_it_was_recorded_and_holds_no_credential(case):
     text = (HERE / f"{case}.yaml").read_text(encoding="utf-8")
-    origin = yaml.safe_load(text)["recorded_from"]
+    origin = recording(case)["recorded_from"]
     assert text.startswith("# ")
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", origin["repo"])
     if "interaction" in origin:

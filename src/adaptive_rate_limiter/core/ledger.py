@@ -298,7 +298,7 @@ class Ledger:
                 hold.sent_at,
                 since,
                 self._overtaking(hold, unit) if since else 0.0,
-                gauge.sliding.refilled - returned,
+                gauge.returned(now) - returned,
                 self.unanswered.get(unit, 0.0),
                 now,
             )

@@ -134,6 +134,11 @@ class ToldGauge(Gauge):
             and (reading.remaining is None or reading.remaining > HALF * self.limit)
         )
 
+    def returned(self, now: float) -> float:
+        """What has come back to a sliding window until `now`, in all."""
+        self.sliding.available(now)
+        return self.sliding.refilled
+
     def read(self, shot: Shot) -> None:
         """Take in a header."""
         reading, now = shot.reading, shot.now
