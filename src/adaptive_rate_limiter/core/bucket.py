@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.core import refusals, verdicts
 from adaptive_rate_limiter.core.account import Account
 from adaptive_rate_limiter.core.charging import GENERIC, Charging, Usage
 from adaptive_rate_limiter.core.discovery import Discovery
@@ -30,19 +31,13 @@ from adaptive_rate_limiter.core.quota import (
 )
 from adaptive_rate_limiter.core.setbacks import Concurrency, Pause, Sizes
 from adaptive_rate_limiter.core.tally import Tally
-from adaptive_rate_limiter.exceptions import CapacityExceededError
-from adaptive_rate_limiter.types import RateLimitInfo, Refusal, RefusalKind
+from adaptive_rate_limiter.types import RateLimitInfo, RefusalKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-CONTRADICTIONS, CONTRADICTED_WITHIN = (
-    2,
-    60.0,
-)  # refusals and seconds before a limit beside the told is looked for
 UNREAD = 0.05  # seconds for which headers say nothing new, where more than half of every limit is left
 RUSH = 0.01  # of a bucket: more than that on its way at once is a burst
-NO_END = 3600.0  # seconds until a spent quota that names no end, or a size that was too large, may have become another
 TOKEN_UNITS = (TOKENS, INPUT_TOKENS, OUTPUT_TOKENS)
 
 
@@ -98,12 +93,13 @@ class Bucket:
 
     def submit(self, call: Call, now: float) -> None:
         """Admit the call (`hold` is set), put it in line, or raise CapacityExceededError at once."""
-        if (never := self._never(call, now)) is not None:
+        if (never := verdicts.never(self, call, now)) is not None:
             raise never
         if not self.queue.count and self._blocked(call.cost, now) is None:
             self._admit(call, now)
             return
-        self._refuse_vain(call, now)
+        if (in_vain := verdicts.in_vain(self, call, now)) is not None:
+            raise in_vain
         call.reason = self.wait.limit if self.wait is not None else None
         call.size = self._size(call.cost)
         # A call that was refused before lets others carry the experiments, or its SDK runs out of tries.
@@ -114,7 +110,7 @@ class Bucket:
 
     def try_submit(self, call: Call, now: float) -> bool:
         """Admit the call if nobody is in line and all limits can pay it now; never put it in line."""
-        if (never := self._never(call, now)) is not None:
+        if (never := verdicts.never(self, call, now)) is not None:
             raise never
         if self.queue.count or self._blocked(call.cost, now) is not None:
             return False
@@ -141,9 +137,9 @@ class Bucket:
             if call is None:
                 break
             wait = self._blocked(call.cost, now)
-            if call.certain and self._over(call.cost, now) is not None:  # a limit was lowered while it waited
+            if (never := verdicts.never(self, call, now)) is not None:  # a limit was lowered while it waited
                 queue.remove(call)
-                call.error = self._never(call, now)
+                call.error = never
                 done.append(call)
             elif wait is None:
                 call.share = self.ledger.share(call.cost)
@@ -193,54 +189,11 @@ class Bucket:
                 return Wait("undiscovered limit", 1.0, max(ready, now + 1e-3))
         return None
 
-    def _refuse_vain(self, call: Call, now: float) -> None:
-        """Raise for a call that cannot go before its deadline, or behind a pause that is too long."""
-        if call.deadline is None and now >= self.pause.until and self.ledger.longest_window <= self.max_pause:
-            return
-        alone = max(self.pause.until, self.ledger.ready_at(call.cost, now)[0])
-        if alone - now > self.max_pause:
-            raise self._too_long(alone - now, "max_pause", f"beyond max_pause={self.max_pause:g}", now)
-        if call.deadline is not None:
-            ready = max(alone, self.eta(call.cost, now))
-            if ready > call.deadline:
-                why = f"beyond its deadline in {call.deadline - now:.3g} s"
-                raise self._too_long(ready - now, "deadline", why, now)
-
-    def _never(self, call: Call, now: float) -> CapacityExceededError | None:
-        """What to say to a call that is certain to be larger than a whole limit; None if it is not."""
-        over = self._over(call.cost, now) if call.certain else None
-        if over is None:
-            return None
-        unit, most = over
-        self.tally.reject("too_large", unit, None, now)
-        return CapacityExceededError(
-            f"{call.cost[unit]:,.0f} {unit} can never pass {self.bucket_id}: the whole limit is {most:,.0f}",
-            self.bucket_id,
-        )
-
-    def _over(self, cost: Cost, now: float) -> tuple[str, float] | None:
-        """A unit of which `cost` takes more than may ever pass at once, and how much may."""
-        gauge = self.ledger.too_large(cost)
-        if gauge is not None:
-            return gauge.unit, gauge.capacity
-        return self.sizes.over(cost, now) if self.sizes.most else None
-
-    def _too_long(self, seconds: float, reason: str, why: str, now: float) -> CapacityExceededError:
-        limit = (
-            self.pause.reason if now < self.pause.until else (self.wait.limit if self.wait else "the limit")
-        )
-        self.tally.reject(reason, limit, max(0.0, seconds), now)
-        return CapacityExceededError(
-            f"{self.bucket_id} has room for this call in {seconds:,.3f} s ({limit}), {why}",
-            self.bucket_id,
-            max(0.0, seconds),
-        )
-
     def _turn_away(self, call: Call, wait: Wait, now: float, done: list[Call]) -> None:
         self.queue.remove(call)
         self.wait = wait
         why = f"beyond max_pause={self.max_pause:g}"
-        call.error = self._too_long(wait.until - now, "max_pause", why, now)
+        call.error = verdicts.too_long(self, wait.until - now, "max_pause", why, now)
         done.append(call)
 
     def _expire(self, now: float, done: list[Call]) -> float:
@@ -249,7 +202,7 @@ class Bucket:
         if self.queue.deadlines:
             for call in self.queue.expired(now):
                 left = self.eta(call.cost, now) - now
-                call.error = self._too_long(left, "deadline", "and its deadline has come", now)
+                call.error = verdicts.too_long(self, left, "deadline", "and its deadline has come", now)
                 done.append(call)
             soonest = self.queue.next_deadline()
         return soonest
@@ -332,7 +285,7 @@ class Bucket:
         refusal = info.refusal
         if refusal is not None and refusal.kind is RefusalKind.RATE_LIMIT:
             # Before what is left is read: a header that tells it does not count what was refused.
-            self._give_back(call, now, counts=self.charging.counts_refusals)
+            self.give_back(call, now, counts=self.charging.counts_refusals)
         if info.quotas:
             before = len(self.ledger.gauges)
             if self.ledger.read(info.quotas, hold, now):
@@ -344,7 +297,7 @@ class Bucket:
                 self.untold = False  # headers tell: nothing is left to discover
         if refusal is not None:
             paused_until = self.pause.until
-            self._refused(call, refusal, now)
+            refusals.learn(self, call, refusal, now)
             if self.pause.until > paused_until:
                 self.tally.pause(self.pause.until, self.pause.reason, now)
         else:
@@ -364,80 +317,10 @@ class Bucket:
             if call.trial.experiment:
                 self.tally.infer(self.inferred_limits().get(REQUESTS), now)
 
-    def _refused(self, call: Call, refusal: Refusal, now: float) -> None:
-        kind, in_flight = refusal.kind, self.concurrency.in_flight
-        self.tally.refuse(refusal, now)
-        if kind is RefusalKind.RATE_LIMIT:
-            self._learn_refusal(call, refusal, now)
-            return
-        if call.trial is not None:
-            self.discovery.withdrawn(call.trial)
-        self._give_back(call, now, counts=False)
-        if kind is RefusalKind.OVERLOAD:
-            self._back_off("provider overloaded", refusal, now)
-        elif kind is RefusalKind.CONCURRENCY:
-            self.concurrency.refused(in_flight)
-            if in_flight <= 1:  # somebody else's calls: none of ours will end and make room
-                self._back_off("concurrency", refusal, now)
-        elif kind is RefusalKind.QUOTA_EXHAUSTED:
-            after = NO_END if refusal.retry_after is None else refusal.retry_after
-            if after > 0:
-                self.pause.extend(now + after, "quota exhausted")
-            else:  # its end has passed, by this machine's clock
-                self._back_off("quota exhausted", refusal, now)
-        elif kind is RefusalKind.REQUEST_TOO_LARGE and refusal.unit is not None and refusal.limit is not None:
-            self.sizes.refused(refusal.unit, refusal.limit, now + NO_END)
-
-    def _back_off(self, reason: str, refusal: Refusal, now: float) -> None:
-        self.failures += 1
-        self.pause.back_off(self.failures, now, reason, refusal.retry_after)
-
-    def _give_back(self, call: Call, now: float, *, counts: bool) -> None:
+    def give_back(self, call: Call, now: float, *, counts: bool) -> None:
+        """It was refused: what it took comes back, unless the provider `counts` refusals."""
         if call.hold is not None:
             self._end(self.ledger.refuse(call.hold, now, counts=counts), "refused", now)
-
-    def _learn_refusal(self, call: Call, refusal: Refusal, now: float) -> None:
-        after = refusal.retry_after
-        self.limited += 1
-        if after is not None:
-            self.pause.extend(now + after, f"retry-after of {after:g} s")
-        if self.led:
-            self.ledger.empty(refusal, call.cost, now)
-            return
-        explained = after is not None or any(
-            gauge.available(now) < call.cost.get(gauge.unit, 0.0) for gauge in self.ledger.gauges
-        )
-        named = any(gauge.unit == refusal.unit for gauge in self.ledger.gauges)
-        emptied = (explained or named) and self.ledger.empty(refusal, call.cost, now)
-        if call.trial is None and not (explained and emptied):
-            self.tally.contradict(refusal, now)
-            if not self._names_another(refusal) and self._first_contradictions(now):
-                return
-            self.untold = True  # the limits that are known would have let it pass: there is another one
-            call.trial = self.discovery.sent(call.cost, call.hold.at if call.hold else now)
-        if call.trial is not None:
-            self.discovery.refused(call.trial, now, refusal.unit, after)
-            if refusal.limit is not None and refusal.window == MINUTE:
-                self.discovery.named(call.trial, refusal.limit, now)
-            self.tally.infer(self.inferred_limits().get(REQUESTS), now)
-
-    def _names_another(self, refusal: Refusal) -> bool:
-        """Whether it names a limit that is not among the known."""
-        named = (refusal.unit, refusal.limit, refusal.window)
-        return refusal.limit is not None and all(
-            (gauge.unit, gauge.limit, gauge.window) != named for gauge in self.ledger.gauges
-        )
-
-    def _first_contradictions(self, now: float) -> bool:
-        """Wait out the first refusals that the told limits do not explain: a burst, or a neighbour's."""
-        if now - self.contradicted_at > CONTRADICTED_WITHIN:
-            self.contradictions = 0
-        self.contradicted_at = now
-        self.contradictions += 1
-        if self.contradictions > CONTRADICTIONS or not self.ledger.gauges:
-            return False
-        self.pause.back_off(self.contradictions, now, "a refusal that no header explains")
-        return True
 
     def settle(self, call: Call, usage: Usage, now: float) -> bool:
         """The true usage replaces the estimate. False if the call had already ended."""
