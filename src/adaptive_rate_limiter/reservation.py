@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
-from adaptive_rate_limiter.core.ledger import HoldState
+from adaptive_rate_limiter.core.hold import HoldState
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping

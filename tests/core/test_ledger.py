@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from adaptive_rate_limiter.core.ledger import HoldState, Ledger
+from adaptive_rate_limiter.core.hold import HoldState
+from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.core.quota import Quota
 from adaptive_rate_limiter.types import QuotaReading, Refusal, RefusalKind
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptive_rate_limiter.core.levels import BucketLevel, SlidingLevel, WindowLevel
+from adaptive_rate_limiter.core.levels import BucketLevel
+from adaptive_rate_limiter.core.windows import SlidingLevel, WindowLevel
 
 KINDS = {"bucket": BucketLevel, "fixed": WindowLevel, "sliding": SlidingLevel}
 

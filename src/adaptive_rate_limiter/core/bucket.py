@@ -16,8 +16,9 @@ from adaptive_rate_limiter.core.account import Account
 from adaptive_rate_limiter.core.charging import GENERIC, Charging, Usage
 from adaptive_rate_limiter.core.discovery import Discovery
 from adaptive_rate_limiter.core.estimate import Estimator
+from adaptive_rate_limiter.core.hold import HoldState
 from adaptive_rate_limiter.core.hypotheses import MINUTE
-from adaptive_rate_limiter.core.ledger import HoldState, Ledger
+from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
 from adaptive_rate_limiter.core.quota import (

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from adaptive_rate_limiter.core.levels import Level, SlidingLevel
+from adaptive_rate_limiter.core.windows import SlidingLevel
 
 if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.levels import Level
     from adaptive_rate_limiter.core.told import ToldGauge
     from adaptive_rate_limiter.types import QuotaReading
 

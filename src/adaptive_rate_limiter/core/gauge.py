@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.levels import BucketLevel, Level, SlidingLevel, WindowLevel
+from adaptive_rate_limiter.core.levels import BucketLevel, Level
+from adaptive_rate_limiter.core.windows import SlidingLevel, WindowLevel
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.quota import Quota

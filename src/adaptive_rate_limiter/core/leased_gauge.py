@@ -15,8 +15,8 @@ from adaptive_rate_limiter.core.share import CERTAIN
 from adaptive_rate_limiter.core.told import WORST, ToldGauge
 
 if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.hold import Hold
     from adaptive_rate_limiter.core.lease import Lease
-    from adaptive_rate_limiter.core.ledger import Hold
     from adaptive_rate_limiter.types import QuotaReading
 
 SPARE = 0.1  # of a lease's life: it ends here before it ends there, whatever the way took

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.evidence import Shot, fit_of_reset
 from adaptive_rate_limiter.core.leased_gauge import LeaseGauge
-from adaptive_rate_limiter.core.ledger import Hold, HoldState, Ledger
+from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.core.quota import REQUESTS
 from adaptive_rate_limiter.core.told import MEMORY, WORST, ToldGauge
 
 if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.hold import Hold, HoldState
     from adaptive_rate_limiter.core.lease import Lease
     from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.types import QuotaReading

@@ -4,65 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from enum import Enum
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.evidence import Shot, inferred_window
+from adaptive_rate_limiter.core.evidence import Shot
 from adaptive_rate_limiter.core.gauge import Gauge
+from adaptive_rate_limiter.core.hold import Hold, HoldState
 from adaptive_rate_limiter.core.levels import EPSILON
-from adaptive_rate_limiter.core.quota import CONCURRENT_REQUESTS, REQUESTS, Cost, Quota
+from adaptive_rate_limiter.core.matching import matched
+from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
 from adaptive_rate_limiter.core.told import HALF, JITTER, LOOK_AGAIN, ToldGauge
 from adaptive_rate_limiter.core.transit import Transit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from adaptive_rate_limiter.types import QuotaReading, Refusal
 
 RECENT = 1024  # holds remembered for a limit that is told for the first time
 OVERTAKING = 64  # sends, after one, that may have overtaken it
-TINY, HUGE = 1e-3, 1e12  # limits beyond are no limits
-MINUTE = 60.0  # what a limit counts in where neither header nor arithmetic says so
-
-
-class HoldState(Enum):
-    """A hold leaves RESERVED once; whatever comes later changes nothing."""
-
-    RESERVED = "reserved"
-    SETTLED = "settled"
-    CANCELLED = "cancelled"
-    REFUSED = "refused"
-    UNKNOWN = "unknown"
-
-
-class Hold:
-    """What one call has reserved. `spent` is the ledger's running total per unit, this hold included.
-
-    `returned` is what the sliding window of each told gauge had given back until then.
-    """
-
-    __slots__ = (
-        "answered", "at", "cost", "counted_at", "on_the_way", "returned", "sent", "sent_at", "seq", "spent", "state", "told", "written",
-    )  # fmt: skip
-
-    def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
-        self.cost = cost
-        self.at = at
-        self.sent_at = at  # later than `at` where a busy caller took its time
-        self.sent = False  # it has left, as far as anybody will say
-        self.on_the_way = False  # somebody will say when it is sent, and has not yet
-        self.written = False  # `sent_at` is when the request left this machine, not when it was about to
-        self.counted_at = at  # by the provider, as far as we know: windows give it back after that
-        self.seq = seq
-        self.spent = spent
-        self.returned: Sequence[float] = ()
-        self.answered = False
-        self.told: Sequence[Gauge] = ()  # those of which its reply told what remains
-        self.state = HoldState.RESERVED
 
 
 LONGEST_UNSENT = 5.0  # seconds from an admission to its send: for a busy process, or one that sends otherwise
-MOST_TOLD = 32  # limits: a peer that tells a new one with each reply must not fill the memory
 
 
 class Ledger:
@@ -272,14 +234,14 @@ class Ledger:
 
         True if all are well known, and far from being reached.
         """
-        matched = self._matched(readings, hold, now)
-        for gauge, reading in matched:
+        found = matched(self, readings, hold, now)
+        for gauge, reading in found:
             if gauge.counts(reading):
                 gauge.told_by = hold.seq
         self._answer(hold)
         told: list[Gauge] = []
-        at_ease = len(matched) == len(self.told)
-        for gauge, reading in matched:
+        at_ease = len(found) == len(self.told)
+        for gauge, reading in found:
             gauge.readings += 1
             if not gauge.is_at_ease(reading):
                 at_ease = False
@@ -297,7 +259,7 @@ class Ledger:
                 newest,
                 hold.sent_at,
                 since,
-                self._overtaking(hold, unit) if since else 0.0,
+                self.overtaking(hold, unit) if since else 0.0,
                 gauge.returned(now) - returned,
                 self.unanswered.get(unit, 0.0),
                 now,
@@ -308,60 +270,7 @@ class Ledger:
         hold.told = told
         return at_ease
 
-    def _matched(
-        self, readings: tuple[QuotaReading, ...], hold: Hold, now: float
-    ) -> list[tuple[ToldGauge, QuotaReading]]:
-        """Each reading with its gauge, a new one where there is none; without those that make no sense."""
-        told = self.told
-        if len(told) == len(readings):  # the same set as ever, in the same order
-            for gauge, reading in zip(told, readings, strict=True):
-                if not (gauge.tells(reading) and _plausible(reading)):
-                    break
-            else:
-                return list(zip(told, readings, strict=True))
-        readings = tuple(reading for reading in readings if _plausible(reading))
-        matched = []
-        for reading in readings:
-            found = self._gauge_for(reading, readings) or self._new_gauge(reading, hold, now)
-            if found is not None:
-                matched.append((found, reading))
-        return matched
-
-    def _gauge_for(self, reading: QuotaReading, together: tuple[QuotaReading, ...]) -> ToldGauge | None:
-        told = [gauge for gauge in self.told if gauge.unit == reading.unit and gauge.scope == reading.scope]
-        siblings = sum(other.unit == reading.unit and other.scope == reading.scope for other in together)
-        if siblings > 1 or len(told) > 1:  # several windows on one unit: the window tells them apart
-            told = [gauge for gauge in told if gauge.window == (reading.window or MINUTE)]
-        return told[0] if told else None
-
-    def _new_gauge(self, reading: QuotaReading, hold: Hold, now: float) -> ToldGauge | None:
-        limit = reading.limit or reading.remaining or 0.0
-        if limit < TINY or reading.unit == CONCURRENT_REQUESTS or len(self.told) >= MOST_TOLD:
-            return None
-        window = inferred_window(reading) or MINUTE
-        lately = [past for past in self.recent if past.at > now - window and reading.unit in past.cost]
-        since = lately[0].at if lately else now
-        gauge = ToldGauge(reading, limit, window, since, len(self.told))
-        for past in lately:
-            if past.state not in {HoldState.CANCELLED, HoldState.REFUSED}:
-                gauge.take(past.cost[reading.unit], past.at)
-                if self.sends_told and not past.sent and past.state is HoldState.RESERVED:
-                    if not past.on_the_way:
-                        past.on_the_way = True
-                        self.on_the_way.append(past)
-                    gauge.depart(past.cost[reading.unit])
-        if reading.remaining is not None:
-            sent_since = self.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
-            if limit - reading.remaining <= gauge.fixed.taken:  # no more than our own: nobody else was here
-                sent_since -= self._overtaking(hold, reading.unit)
-            sure = reading.remaining - min(sent_since, self.unanswered.get(reading.unit, 0.0))
-            for level in gauge.models:
-                level.correct(min(level.available(now), sure), now)
-        self.gauges.append(gauge)
-        self.told.append(gauge)
-        return gauge
-
-    def _overtaking(self, hold: Hold, unit: str) -> float:
+    def overtaking(self, hold: Hold, unit: str) -> float:
         """What was sent just after `hold`, and may have been counted before it."""
         recent, total = self.recent, 0.0
         place = len(recent) - (self.seq - hold.seq)  # of the one after it
@@ -400,17 +309,6 @@ class Ledger:
         """The largest part of any limit that `cost` takes (its dominant share)."""
         shares = [cost[gauge.unit] / gauge.limit for gauge in self.gauges if gauge.unit in cost]
         return max(shares, default=cost.get(REQUESTS, 1.0))
-
-
-def _plausible(reading: QuotaReading) -> bool:
-    """Whether arithmetic with it can be trusted: a limit near zero makes waits endless."""
-    limit, window, remaining, reset = reading.limit, reading.window, reading.remaining, reading.reset_after
-    return (
-        (limit is None or TINY <= limit <= HUGE)
-        and (window is None or TINY <= window <= HUGE)
-        and (remaining is None or 0 <= remaining <= HUGE)
-        and (reset is None or 0 <= reset <= HUGE)
-    )
 
 
 def _eta(gauge: Gauge, amount: float, now: float) -> float:

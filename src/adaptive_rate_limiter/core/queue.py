@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from adaptive_rate_limiter.core.discovery import Trial
-    from adaptive_rate_limiter.core.ledger import Hold
+    from adaptive_rate_limiter.core.hold import Hold
     from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.exceptions import RateLimiterError
 

@@ -18,8 +18,9 @@ from adaptive_rate_limiter.core.evidence import (
     windows_of_bucket,
 )
 from adaptive_rate_limiter.core.gauge import NAMES, Gauge
-from adaptive_rate_limiter.core.levels import BucketLevel, SlidingLevel, WindowLevel
+from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.quota import REQUESTS
+from adaptive_rate_limiter.core.windows import SlidingLevel, WindowLevel
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.types import QuotaReading

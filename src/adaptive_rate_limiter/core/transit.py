@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adaptive_rate_limiter.core.ledger import Hold
+    from adaptive_rate_limiter.core.hold import Hold
 
 LONGEST = 1.0  # seconds on the way at the most that are reckoned with
 PERIOD = 64  # replies in which the fastest is looked for

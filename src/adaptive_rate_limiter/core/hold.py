@@ -1,0 +1,48 @@
+"""What one call has reserved, from its admission to its end."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from adaptive_rate_limiter.core.gauge import Gauge
+    from adaptive_rate_limiter.core.quota import Cost
+
+
+class HoldState(Enum):
+    """A hold leaves RESERVED once; whatever comes later changes nothing."""
+
+    RESERVED = "reserved"
+    SETTLED = "settled"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+class Hold:
+    """What one call has reserved. `spent` is the ledger's running total per unit, this hold included.
+
+    `returned` is what the sliding window of each told gauge had given back until then.
+    """
+
+    __slots__ = (
+        "answered", "at", "cost", "counted_at", "on_the_way", "returned", "sent", "sent_at", "seq", "spent", "state", "told", "written",
+    )  # fmt: skip
+
+    def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
+        self.cost = cost
+        self.at = at
+        self.sent_at = at  # later than `at` where a busy caller took its time
+        self.sent = False  # it has left, as far as anybody will say
+        self.on_the_way = False  # somebody will say when it is sent, and has not yet
+        self.written = False  # `sent_at` is when the request left this machine, not when it was about to
+        self.counted_at = at  # by the provider, as far as we know: windows give it back after that
+        self.seq = seq
+        self.spent = spent
+        self.returned: Sequence[float] = ()
+        self.answered = False
+        self.told: Sequence[Gauge] = ()  # those of which its reply told what remains
+        self.state = HoldState.RESERVED
