@@ -33,9 +33,9 @@ from adaptive_rate_limiter.protocols import (
 )
 from adaptive_rate_limiter.report import BucketSnapshot, Forecast, LimiterSnapshot, LimitSnapshot
 from adaptive_rate_limiter.reservation import Reservation
-from adaptive_rate_limiter.reservations import ReservationContext, ReservationTracker
 from adaptive_rate_limiter.scheduler import RateLimiterConfig, Scheduler, create_scheduler
 from adaptive_rate_limiter.streaming import RateLimitedAsyncIterator, StreamingReservationContext
+from adaptive_rate_limiter.tracker import ReservationContext, ReservationTracker
 from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
 
 __all__ = [

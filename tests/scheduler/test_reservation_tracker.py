@@ -10,14 +10,14 @@ from adaptive_rate_limiter import (
     ReservationContext,
     ReservationTracker,
 )
-from adaptive_rate_limiter import reservations as reservations_module
+from adaptive_rate_limiter import tracker as tracker_module
 
 
 @pytest.fixture
 def now(monkeypatch):
     """The monotonic clock, as a list of one number."""
     now = [1000.0]
-    monkeypatch.setattr(reservations_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(tracker_module.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.core.quota import TOKENS
-from adaptive_rate_limiter.reservations import ReservationContext, ReservationTracker
 from adaptive_rate_limiter.streaming import StreamingReservationContext, wrap
+from adaptive_rate_limiter.tracker import ReservationContext, ReservationTracker
 
 if TYPE_CHECKING:
     import asyncio

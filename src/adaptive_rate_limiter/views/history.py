@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adaptive_rate_limiter.options import interval
 from adaptive_rate_limiter.report import figure
+from adaptive_rate_limiter.views.block import Block
 from adaptive_rate_limiter.views.content import ORIGINS, per
 from adaptive_rate_limiter.views.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -53,7 +53,7 @@ class Mark(NamedTuple):
     text: str
 
 
-class History:
+class History(Block):
     """Bounded: `points` of each bucket, oldest first.
 
     ``with limiter.history:`` records a block, sync or async; `start()` and `stop()` do the same without a block.
@@ -136,22 +136,6 @@ class History:
 
     def __len__(self) -> int:
         return len(self._looks)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        return self.start()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _nothing(first: Point, at: float) -> Point:

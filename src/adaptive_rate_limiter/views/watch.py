@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.views.block import Block
 from adaptive_rate_limiter.views.screen import screen_for
 from adaptive_rate_limiter.views.ticker import Ticker
 from adaptive_rate_limiter.views.view import View
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
     from adaptive_rate_limiter.report import Reports
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 
-class Watch:
+class Watch(Block):
     """Shows the limiter while a block runs, sync or async: ``with limiter.watch(): model.batch(prompts)``.
 
     What it sees is kept in `limiter.history`, too.
@@ -49,19 +48,3 @@ class Watch:
             self._screen = screen_for(view)
         else:
             self._screen.update(view)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        return self.start()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
