@@ -179,7 +179,7 @@ def test_a_lease_ends_here_before_it_ends_there(world):
     worker.lease.gauges()[0].paid = 5.0
     world.now += LIVES * LEASE * 0.95
     assert worker.left() == 0
-    assert world.pool.workers[0].leased
+    assert world.pool.limits[0].leased > 0
 
 
 def test_an_unanswered_renewal_is_sent_again_as_it_was(world):
