@@ -8,14 +8,18 @@ local function exact(number) return string.format("%.17g", number) end
 -- The line ends with nobody, so that there is always such a key: while a slot moves, a missing one counts as moved.
 local function line_length() return math.max(0, redis.call("ZCARD", KEYS[3]) - 1) end
 
--- All or nothing: a server short of memory may have evicted one of the keys.
+-- All or nothing: a server short of memory may have evicted one of the keys. The first write is one that fails where no
+-- memory is left, since Redis asks no more after it.
 local function stored_pool()
   local stored = redis.call("HGET", KEYS[1], "pool")
-  local found = stored and cmsgpack.unpack(stored)
-  if found and found.known == redis.call("ZCARD", KEYS[2]) and found.waiters == line_length() then return found end
-  redis.call("DEL", unpack(KEYS))
   redis.call("ZADD", KEYS[3], "+inf", "")
-  return nil
+  local found = stored and cmsgpack.unpack(stored) or {known = 0, waiters = 0}
+  if found.known ~= redis.call("ZCARD", KEYS[2]) or found.waiters ~= line_length() then
+    redis.call("DEL", unpack(KEYS))
+    redis.call("ZADD", KEYS[3], "+inf", "")
+    return nil
+  end
+  return stored and found or nil
 end
 
 local function store_pool()
