@@ -149,7 +149,13 @@ def test_sums_and_orders_are_what_the_workers_make_them():
     """They are kept step by step; here they are made anew."""
     told, rng = Told(MINUTE), random.Random(1)
     for _ in range(2000):
-        use = Use("requests", spent=rng.random(), kept=rng.choice([0.0, 2.5]), flying=rng.random(), pace=rng.choice([0, 1]))
+        use = Use(
+            "requests",
+            spent=rng.random(),
+            kept=rng.choice([0.0, 2.5]),
+            flying=rng.random(),
+            pace=rng.choice([0, 1]),
+        )
         told.renew(
             f"w{rng.randrange(60)}", rng.choice([0.0, 0.05, 0.2]), need={"requests": rng.choice([0.0, 1.0, 5.0])},
             due={"requests": rng.choice([0.0, 7.0])}, uses=(use,), weight=rng.choice([1.0, 2.5]),
@@ -157,7 +163,9 @@ def test_sums_and_orders_are_what_the_workers_make_them():
         roster, (limit,) = told.pool.roster, told.pool.limits
         workers = roster.workers.values()
         for sums, name in ((limit.leased, "leased"), (limit.flying, "flying"), (limit.waiting, "unmet")):
-            assert sums == pytest.approx(sum(getattr(each, name).get("requests", 0.0) for each in workers), abs=1e-6)
+            assert sums == pytest.approx(
+                sum(getattr(each, name).get("requests", 0.0) for each in workers), abs=1e-6
+            )
         assert roster.alive == sum(not each.dead for each in workers)
         assert roster.busy == sum(each.busy for each in workers)
         assert roster.weights == pytest.approx(sum(each.weight for each in workers if each.busy), abs=1e-6)
@@ -176,7 +184,9 @@ def test_who_is_far_back_in_the_line_comes_rarely_and_who_is_at_its_front_within
 def test_who_comes_when_it_was_told_is_not_taken_for_dead_and_keeps_its_place():
     told = Told(MINUTE)
     told.ask("a", 60)
-    grants = {f"w{n:02}": told.renew(f"w{n:02}", need={"requests": 1}, due={"requests": 1}) for n in range(40)}
+    grants = {
+        f"w{n:02}": told.renew(f"w{n:02}", need={"requests": 1}, due={"requests": 1}) for n in range(40)
+    }
     last = grants["w39"]
     assert last.expires_in >= last.retry_in + LIVES * LEASE
     told.now += last.retry_in
@@ -198,7 +208,9 @@ def test_what_the_dead_waited_for_holds_up_nobody():
 def test_what_comes_back_early_is_taken_within_a_lease_time_by_those_at_the_front():
     told = Told(MINUTE)
     told.ask("a", 60)
-    waiting = {f"w{n:02}": told.renew(f"w{n:02}", need={"requests": 1}, due={"requests": 1}) for n in range(40)}
+    waiting = {
+        f"w{n:02}": told.renew(f"w{n:02}", need={"requests": 1}, due={"requests": 1}) for n in range(40)
+    }
     told.renew("a", uses=(Use("requests", spent=-40.0),))  # its calls came to nothing
     got, comes = 0.0, {name: told.now + grant.retry_in for name, grant in waiting.items()}
     until = told.now + PATIENCE

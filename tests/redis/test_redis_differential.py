@@ -128,7 +128,9 @@ def test_the_same_with_a_long_line_and_many_deaths(run, algorithms, seed):
         name = min(due, key=due.__getitem__)
         now = max(now, due[name])
         numbers[name] = numbers.get(name, 0) + 1
-        spent = Use("requests", spent=rng.choice([0.0, 0.0, 1.5]), kept=rng.choice([0.0, 2.0]), pace=rng.random())
+        spent = Use(
+            "requests", spent=rng.choice([0.0, 0.0, 1.5]), kept=rng.choice([0.0, 2.0]), pace=rng.random()
+        )
         need = {"requests": rng.choice([1.0, 1.0, 1.0, 20.0])}
         due_now = {"requests": rng.choice([1.0, 3.0, 20.0])}
         grant = assert_same(

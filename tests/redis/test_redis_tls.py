@@ -19,6 +19,7 @@ from adaptive_rate_limiter.backends import RedisBackend
 from adaptive_rate_limiter.core.pool import Renewal
 from adaptive_rate_limiter.exceptions import BackendConnectionError
 
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """The path of a certificate for 127.0.0.1 that vouches for itself, with its key."""
@@ -55,7 +56,9 @@ def port(redis_server, certificate):
         redis.Redis(port=redis_server.port) as client,
         Proxy(redis_server.port, tls=context) as proxy,
     ):
-        client.execute_command("ACL", "SETUSER", "tls", "reset", "on", ">secret", "~adaptive-rate-limiter:*", *RIGHTS)
+        client.execute_command(
+            "ACL", "SETUSER", "tls", "reset", "on", ">secret", "~adaptive-rate-limiter:*", *RIGHTS
+        )
         yield proxy.port
         client.execute_command("ACL", "DELUSER", "tls")
 

@@ -113,7 +113,8 @@ class Lease:
             if gauge.low > 0 and gauge.paid < gauge.low:
                 soonest = min(soonest, self.answered_at + BATCH)
             # What comes back, and what was told and learned, goes with the next question, unless somebody waits for it.
-            unheard = gauge.spent < -TINY or gauge.paid > TINY or gauge.reading is not None
+            told = gauge.reading is not None and not self.asked_for_line  # who waits comes again soon
+            unheard = gauge.spent < -TINY or gauge.paid > TINY or told
             active = active or gauge.spent > TINY or (unheard and self.hungry)
         if self._blocked(now):
             soonest = min(soonest, max(self.careful_until, self.retry_at if self.asked_for_line else now))

@@ -19,7 +19,7 @@ __all__ = ["FORGET", "LEASE", "LIVES", "Fact", "Grant", "Granted", "Pool", "Rene
 
 BATCH = 0.1  # seconds of its share that a busy worker takes at the least, where no single call needs more
 PATIENCE = 5.0  # seconds until a worker far back in the line comes again, at the most
-EARLY = 0.5  # of the time until its turn: it may come sooner than it seems
+EARLY = 0.8  # of the time until its turn: it may come sooner than it seems
 UP_GAIN = 0.1  # share of a told surplus that is believed at once, as in `core/told.py`
 
 
