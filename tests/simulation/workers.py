@@ -78,7 +78,7 @@ class Churn:
 
 
 def draw(rows: list[Figures], path: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - for the picture alone
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     used, renewals = figure.subplots(1, 2)
