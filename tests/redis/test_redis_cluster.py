@@ -12,6 +12,7 @@ from tests.redis.topologies import RedisCluster, until
 import redis
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.backends import RedisBackend
+from adaptive_rate_limiter.backends.redis import servers
 from adaptive_rate_limiter.backends.redis.status import pools
 from adaptive_rate_limiter.backends.redis.wire import keys_of
 from adaptive_rate_limiter.core.pool import Fact, Renewal
@@ -90,6 +91,21 @@ def test_a_bucket_whose_slot_moves_keeps_its_pool_through_ask_and_moved(cluster,
     spend(5)
     assert left == pytest.approx([99, 98, 97, 96, 95], abs=0.1)
     assert cluster.owner(key, target) is target
+
+
+def test_a_bucket_whose_keys_are_at_two_nodes_is_asked_for_again_a_moment_later(
+    cluster, backend, monkeypatch
+):
+    source, target = cluster.primaries[:2]
+    bucket_id = bucket_of(cluster, backend, source, "split")
+    pool, *_ = keys = keys_of(backend.namespace, bucket_id)
+    backend.renew(bucket_id, Renewal("w", 1, facts=(HUNDRED,)))
+    cluster.begin_move(pool, source, target)
+    source.ask("MIGRATE", "127.0.0.1", target.port, keys[1], 0, 5000)
+    monkeypatch.setattr(servers.time, "sleep", lambda seconds: cluster.move_keys(pool, source, target))
+    assert backend.renew(bucket_id, Renewal("w", 2)).limits[0].limit == 100.0
+    cluster.end_move(pool, source, target)
+    assert backend.renew(bucket_id, Renewal("w", 3)).workers == 1
 
 
 def test_no_call_is_lost_and_no_outage_told_while_slots_move_under_traffic(cluster):
