@@ -160,7 +160,9 @@ class Pool:
         worker.last, worker.unmet = {}, {}
         asked = [self._asked(limit, worker, renewal) for limit in self.limits]
         room = [ask.room for ask in asked]
-        before = self.roster.before(worker, self.limits, room, now)
+        before = [0.0] * len(asked)
+        if any(ask.want > 0 for ask in asked):
+            before = self.roster.before(worker, self.limits, room, now)
         pays = all(total <= most for total, most in zip(before, room, strict=True))
         share = 0.0
         for ask, total in zip(asked, before, strict=True):

@@ -119,8 +119,13 @@ local function is_full(totals, asked)
 end
 
 local function before_of(w, asked, now)
-  local totals, rank, seen = {}, rank_of(w), 0
-  for i in ipairs(asked) do totals[i] = 0.0 end
+  local totals, asks, seen = {}, false, 0
+  for i, ask in ipairs(asked) do
+    totals[i] = 0.0
+    asks = asks or ask.want > 0
+  end
+  if not asks then return totals end
+  local rank = rank_of(w)
   local first = rank > 0 and redis.call("ZRANGE", KEYS[3], 0, math.min(rank, FRONT) - 1) or {}
   for _, name in ipairs(first) do
     if is_full(totals, asked) then break end
