@@ -86,10 +86,12 @@ def draw(rows: list[Figures], path: Path) -> None:
     used.plot(sizes, [100 * row.share for row in rows], "o-", color="#1f77b4")
     used.set(ylim=(90, 100.5), ylabel="used of the limit, %")
     renewals.plot(sizes, [row.renewals for row in rows], "o-", color="#d62728")
-    renewals.set(ylim=(0, None), ylabel="renewals a call")
+    renewals.set(yscale="log", ylabel="renewals a call")
+    renewals.yaxis.set_major_formatter("{x:g}")
     for axes in (used, renewals):
         axes.set(xscale="log", xlabel="workers")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
