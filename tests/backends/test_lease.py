@@ -10,6 +10,7 @@ from adaptive_rate_limiter.core.lease import Lease, Terms
 from adaptive_rate_limiter.core.pool import LEASE, LIVES, Pool
 from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.core.quota import Quota
+from adaptive_rate_limiter.core.renewal import Renewal
 from adaptive_rate_limiter.exceptions import CapacityExceededError
 from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
 
@@ -179,7 +180,7 @@ def test_a_lease_ends_here_before_it_ends_there(world):
     worker.lease.gauges()[0].paid = 5.0
     world.now += LIVES * LEASE * 0.95
     assert worker.left() == 0
-    assert world.pool.workers[0].leased
+    assert world.pool.limits[0].leased > 0
 
 
 def test_an_unanswered_renewal_is_sent_again_as_it_was(world):
@@ -336,6 +337,28 @@ def expected(worker):
 
 
 PLENTY = Quota("requests", 60_000.0)
+
+
+def test_what_headers_tell_one_who_waits_goes_with_its_next_question(world):
+    """A thousand that wait would renew once more for each call otherwise."""
+    worker = world.worker()
+    worker.told(worker.call(), remaining=50.0)
+    calls = [worker.call() for _ in range(60)]
+    for number in range(30):
+        world.pool.renew(Renewal(f"a{number:02}", 1, {"requests": 1.0}, {"requests": 1.0}), world.now)
+    world.now = worker.lease.retry_at
+    worker.settle_down()
+    last = [call for call in calls if call.hold is not None][-1]
+    renewals = worker.renewals
+    assert worker.lease.retry_at > world.now + LEASE
+    worker.told(last, remaining=0.0)
+    assert worker.lease.gauges()[0].reading is not None
+    world.now = worker.lease.retry_at - 0.01
+    worker.settle_down()
+    assert worker.renewals == renewals
+    world.now = worker.lease.retry_at
+    worker.settle_down()
+    assert worker.lease.gauges()[0].reading is None
 
 
 def test_what_one_worker_learns_of_answers_all_reserve(world):

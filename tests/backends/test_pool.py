@@ -1,10 +1,12 @@
 """The pool of one bucket: time is an argument, and workers are names."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptive_rate_limiter.core.pool import FORGET, LEASE, LIVES, Fact, Pool, Renewal, Use
+from adaptive_rate_limiter.core.pool import FORGET, LEASE, LIVES, PATIENCE, Fact, Pool, Renewal, Use
 
 MINUTE = Fact("requests", "requests", 60.0, 60.0, evidence=1e9)  # one a second
 
@@ -141,6 +143,108 @@ def test_what_other_workers_hold_is_not_taken_for_strangers():
         refilled=grant.limits[0].refilled,
     )  # fmt: skip
     assert left(told.renew("a", facts=(seen,))) == pytest.approx(30)
+
+
+def test_sums_and_orders_are_what_the_workers_make_them():
+    """They are kept step by step; here they are made anew."""
+    told, rng = Told(MINUTE), random.Random(1)
+    for _ in range(2000):
+        use = Use(
+            "requests",
+            spent=rng.random(),
+            kept=rng.choice([0.0, 2.5]),
+            flying=rng.random(),
+            pace=rng.choice([0, 1]),
+        )
+        told.renew(
+            f"w{rng.randrange(60)}", rng.choice([0.0, 0.05, 0.2]), need={"requests": rng.choice([0.0, 1.0, 5.0])},
+            due={"requests": rng.choice([0.0, 7.0])}, uses=(use,), weight=rng.choice([1.0, 2.5]),
+        )  # fmt: skip
+        roster, (limit,) = told.pool.roster, told.pool.limits
+        workers = roster.workers.values()
+        for sums, name in ((limit.leased, "leased"), (limit.flying, "flying"), (limit.waiting, "unmet")):
+            assert sums == pytest.approx(
+                sum(getattr(each, name).get("requests", 0.0) for each in workers), abs=1e-6
+            )
+        assert roster.alive == sum(not each.dead for each in workers)
+        assert roster.busy == sum(each.busy for each in workers)
+        assert roster.weights == pytest.approx(sum(each.weight for each in workers if each.busy), abs=1e-6)
+        line = sorted((each.finish, each.name) for each in workers if each.unmet)
+        assert roster.line.first(len(workers)) == line
+        assert len(roster.lives) == len(workers)
+
+
+def test_who_is_far_back_in_the_line_comes_rarely_and_who_is_at_its_front_within_a_lease_time():
+    told = Told(MINUTE)
+    told.ask("a", 60)
+    waits = [told.renew(f"w{n:02}", need={"requests": 1}, due={"requests": 1}).retry_in for n in range(40)]
+    assert max(waits[:10]) <= LEASE < waits[15] <= waits[39] == PATIENCE
+
+
+def test_who_comes_when_it_was_told_is_not_taken_for_dead_and_keeps_its_place():
+    told = Told(MINUTE)
+    told.ask("a", 60)
+    grants = {
+        f"w{n:02}": told.renew(f"w{n:02}", need={"requests": 1}, due={"requests": 1}) for n in range(40)
+    }
+    last = grants["w39"]
+    assert last.expires_in >= last.retry_in + LIVES * LEASE
+    told.now += last.retry_in
+    told.renew("b")
+    assert not told.pool.roster.workers["w39"].dead
+    assert told.pool.roster.line.first(40)[-1][1] == "w39"
+
+
+def test_what_the_dead_waited_for_holds_up_nobody():
+    told = Told(MINUTE)
+    told.ask("a", 60)
+    for number in range(5):
+        told.renew(f"dead{number}", need={"requests": 30}, due={"requests": 30})
+    told.renew("z", need={"requests": 1}, due={"requests": 1})
+    told.now += 2 * LEASE + 0.1
+    assert told.ask("z", 1) == 1
+
+
+def test_what_comes_back_early_is_taken_within_a_lease_time_by_those_at_the_front():
+    told = Told(MINUTE)
+    told.ask("a", 60)
+    waiting = {
+        f"w{n:02}": told.renew(f"w{n:02}", need={"requests": 1}, due={"requests": 1}) for n in range(40)
+    }
+    told.renew("a", uses=(Use("requests", spent=-40.0),))  # its calls came to nothing
+    got, comes = 0.0, {name: told.now + grant.retry_in for name, grant in waiting.items()}
+    until = told.now + PATIENCE
+    while comes and min(comes.values()) <= until:
+        name = min(comes, key=comes.__getitem__)
+        told.now = comes.pop(name)
+        grant = told.renew(name, need={"requests": 1}, due={"requests": 1})
+        got += amount_of(grant)
+        if told.now <= until - PATIENCE + LEASE:
+            early = got
+        if grant.retry_in:
+            comes[name] = told.now + grant.retry_in
+    assert early >= 10
+    assert got == 40
+
+
+def test_what_others_were_let_go_before_the_limit_was_known_is_in_no_header_yet():
+    """A thousand that start at once send one call each; the first header may count none but its own."""
+    told = Told()
+    for number in range(30):
+        told.renew(f"w{number}", need={"requests": 1}, due={"requests": 2})
+    fact = Fact("requests", "requests", 60.0, 60.0, remaining=59.0)
+    grant = told.renew("w0", facts=(fact,))
+    assert left(grant) == pytest.approx(30)
+
+
+def test_what_was_granted_at_once_counts_as_sent_no_earlier_than_its_worker_says_so():
+    """A header that came meanwhile does not count it: it would seem that there is more than there is."""
+    told = Told(MINUTE)
+    assert told.ask("a", 10) == 10
+    (seen,) = told.renew("b").limits
+    assert seen.sent == 0
+    (seen,) = told.renew("a", uses=(Use("requests", flying=4.0),)).limits
+    assert seen.sent == 6
 
 
 steps = st.lists(

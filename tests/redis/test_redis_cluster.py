@@ -6,13 +6,15 @@ import threading
 import pytest
 import redis.asyncio.cluster
 import redis.cluster
+from tests.redis.server import RIGHTS
 from tests.redis.topologies import RedisCluster, until
 
 import redis
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.backends import RedisBackend
+from adaptive_rate_limiter.backends.redis import servers
 from adaptive_rate_limiter.backends.redis.status import pools
-from adaptive_rate_limiter.backends.redis.wire import key_of
+from adaptive_rate_limiter.backends.redis.wire import keys_of
 from adaptive_rate_limiter.core.pool import Fact, Renewal
 from adaptive_rate_limiter.exceptions import BackendConnectionError, BackendOperationError
 from adaptive_rate_limiter.observability import subscribe
@@ -60,7 +62,7 @@ def backend(cluster):
 def bucket_of(cluster, backend, node, after=""):
     """The id of a bucket whose pool lives at `node`."""
     names = map((after + "b{}").format, itertools.count())
-    return next(name for name in names if cluster.owner(key_of(backend.namespace, name)) is node)
+    return next(name for name in names if cluster.owner(keys_of(backend.namespace, name)[0]) is node)
 
 
 def test_buckets_of_every_node_are_renewed_at_once(cluster, backend):
@@ -72,7 +74,7 @@ def test_buckets_of_every_node_are_renewed_at_once(cluster, backend):
 def test_a_bucket_whose_slot_moves_keeps_its_pool_through_ask_and_moved(cluster, backend):
     source, target = cluster.primaries[:2]
     bucket_id = bucket_of(cluster, backend, source)
-    key = key_of(backend.namespace, bucket_id)
+    key = keys_of(backend.namespace, bucket_id)[0]
     left = []
 
     def spend(number):
@@ -91,6 +93,21 @@ def test_a_bucket_whose_slot_moves_keeps_its_pool_through_ask_and_moved(cluster,
     assert cluster.owner(key, target) is target
 
 
+def test_a_bucket_whose_keys_are_at_two_nodes_is_asked_for_again_a_moment_later(
+    cluster, backend, monkeypatch
+):
+    source, target = cluster.primaries[:2]
+    bucket_id = bucket_of(cluster, backend, source, "split")
+    pool, *_ = keys = keys_of(backend.namespace, bucket_id)
+    backend.renew(bucket_id, Renewal("w", 1, facts=(HUNDRED,)))
+    cluster.begin_move(pool, source, target)
+    source.ask("MIGRATE", "127.0.0.1", target.port, keys[1], 0, 5000)
+    monkeypatch.setattr(servers.time, "sleep", lambda seconds: cluster.move_keys(pool, source, target))
+    assert backend.renew(bucket_id, Renewal("w", 2)).limits[0].limit == 100.0
+    cluster.end_move(pool, source, target)
+    assert backend.renew(bucket_id, Renewal("w", 3)).workers == 1
+
+
 def test_no_call_is_lost_and_no_outage_told_while_slots_move_under_traffic(cluster):
     backend = RedisBackend(cluster.primaries[0].url, namespace=next(namespaces))
     heard, stop, admitted = [], threading.Event(), []
@@ -104,7 +121,7 @@ def test_no_call_is_lost_and_no_outage_told_while_slots_move_under_traffic(clust
 
     limiter.acquire("m").settle()
     (bucket,) = backend.buckets("")
-    key = key_of(backend.namespace, bucket.bucket_id)
+    key = keys_of(backend.namespace, bucket.bucket_id)[0]
     source = cluster.owner(key)
     target = cluster.nodes[(cluster.nodes.index(source) + 1) % 3]
     thread = threading.Thread(target=calls)
@@ -162,7 +179,7 @@ def test_a_node_that_is_away_fails_its_own_buckets_alone(tmp_path):
 
 
 def test_redirections_suffice_where_the_map_may_not_be_read(cluster):
-    rights = ["~adaptive-rate-limiter:*", "+eval", "+evalsha", "+get", "+set", "+time", "+asking"]
+    rights = ["~adaptive-rate-limiter:*", *RIGHTS, "+asking"]
     for node in cluster.nodes:
         node.ask("ACL", "SETUSER", "limiter", "reset", "on", ">secret", *rights)
     backend = RedisBackend(f"redis://limiter:secret@127.0.0.1:{cluster.nodes[0].port}", namespace="rights")
@@ -175,7 +192,7 @@ def test_redirections_suffice_where_the_map_may_not_be_read(cluster):
 def test_redirections_without_end_are_an_error(cluster, backend):
     source, target = cluster.primaries[:2]
     bucket_id = bucket_of(cluster, backend, source, "loop")
-    slot = redis.crc.key_slot(key_of(backend.namespace, bucket_id).encode())
+    slot = redis.crc.key_slot(keys_of(backend.namespace, bucket_id)[0].encode())
     source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)  # and the target does not import
     try:
         with pytest.raises(BackendOperationError, match="Redis failed"):

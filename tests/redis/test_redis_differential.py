@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 from dataclasses import asdict
 
 import pytest
@@ -103,7 +104,41 @@ def test_the_same_grants_in_lua_and_in_python(run, trace):
                 ),
             }
         )
-        here, there = flat(asdict(pool.renew(renewal, now))), flat(asdict(run(renewal, now)))
-        assert len(here) == len(there)
-        for mine, other in zip(here, there, strict=True):
-            assert mine == other or math.isclose(mine, other, rel_tol=1e-9, abs_tol=1e-9), (here, there)
+        assert_same(run, pool, renewal, now)
+
+
+def assert_same(run, pool, renewal, now):
+    here = pool.renew(renewal, now)
+    mine, theirs = flat(asdict(here)), flat(asdict(run(renewal, now)))
+    assert len(mine) == len(theirs)
+    for one, other in zip(mine, theirs, strict=True):
+        assert one == other or math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9), (mine, theirs)
+    return here
+
+
+@pytest.mark.parametrize("seed", range(TRACES // 50))
+@pytest.mark.parametrize("algorithms", ["b", "f", "s"])
+def test_the_same_with_a_long_line_and_many_deaths(run, algorithms, seed):
+    """Forty workers that all wait, some of which fall silent, for a while or for good; others come in their places."""
+    run.client.flushall()
+    rng, pool, now = random.Random(seed), Pool(), 1_000.0
+    fact = Fact("requests", "requests", 60.0, 60.0, algorithms=algorithms, evidence=1e9)
+    due, numbers, longest = {f"w{worker:02}": now for worker in range(40)}, {}, 0
+    for _ in range(250):
+        name = min(due, key=due.__getitem__)
+        now = max(now, due[name])
+        numbers[name] = numbers.get(name, 0) + 1
+        spent = Use(
+            "requests", spent=rng.choice([0.0, 0.0, 1.5]), kept=rng.choice([0.0, 2.0]), pace=rng.random()
+        )
+        need = {"requests": rng.choice([1.0, 1.0, 1.0, 20.0])}
+        due_now = {"requests": rng.choice([1.0, 3.0, 20.0])}
+        grant = assert_same(
+            run, pool, Renewal(name, numbers[name], need, due_now, need, (spent,), (fact,), rng.choice([1.0, 2.5])), now
+        )  # fmt: skip
+        longest = max(longest, grant.workers)
+        due[name] = now + grant.retry_in * rng.choice([0.5, 1.0, 1.0, 1.1, 3.0]) + rng.random()
+        if rng.random() < 0.1:
+            del due[name]
+            due[f"x{len(numbers)}"] = now + rng.choice([0.0, 0.5, 90.0])
+    assert longest >= 30

@@ -15,7 +15,8 @@ from tests.redis.server import Server
 import redis
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.backends import RedisBackend
-from adaptive_rate_limiter.core.pool import Renewal
+from adaptive_rate_limiter.backends.redis.wire import KINDS, keys_of
+from adaptive_rate_limiter.core.pool import Fact, Renewal
 from adaptive_rate_limiter.exceptions import (
     BackendConnectionError,
     BackendOperationError,
@@ -157,7 +158,23 @@ def test_a_pool_that_was_lost_is_told_again(server, backends, monkeypatch):
     with redis.Redis(port=server.port) as client:
         client.flushall()
         calls(limiter, 3, timeout=10)
-        assert len(client.keys("*")) == 1
+        assert len(client.keys("*:pool")) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pool_of_which_a_part_was_evicted_counts_as_lost(server, backends, kind):
+    """With an eviction policy a server that is short of memory drops keys one by one."""
+    backend = backends(server)
+    want = {"requests": 100.0}
+    fact = Fact("requests", "requests", 10.0, evidence=1e9)
+    for worker in "ab":  # b waits
+        backend.renew("b", Renewal(worker, 1, {"requests": 1.0}, want, want, facts=(fact,)))
+    with redis.Redis(port=server.port) as client:
+        client.delete(keys_of(backend.namespace, "b")[KINDS.index(kind)])
+        assert backend.renew("b", Renewal("a", 2)).limits == ()
+        grant = backend.renew("b", Renewal("a", 3, facts=(fact,)))
+        assert (grant.workers, grant.limits[0].left) == (1, 10.0)
+        assert all(client.ttl(key) > 0 for key in keys_of(backend.namespace, "b"))
 
 
 @pytest.mark.parametrize("setting", [("maxmemory", "1"), ("min-replicas-to-write", "1")], ids=str)

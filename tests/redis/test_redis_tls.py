@@ -11,14 +11,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.redis.proxy import Proxy
+from tests.redis.server import RIGHTS
 
 import redis
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.backends import RedisBackend
 from adaptive_rate_limiter.core.pool import Renewal
 from adaptive_rate_limiter.exceptions import BackendConnectionError
-
-RIGHTS = ["~adaptive-rate-limiter:*", "+eval", "+evalsha", "+get", "+set", "+time"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,9 @@ def port(redis_server, certificate):
         redis.Redis(port=redis_server.port) as client,
         Proxy(redis_server.port, tls=context) as proxy,
     ):
-        client.execute_command("ACL", "SETUSER", "tls", "reset", "on", ">secret", *RIGHTS)
+        client.execute_command(
+            "ACL", "SETUSER", "tls", "reset", "on", ">secret", "~adaptive-rate-limiter:*", *RIGHTS
+        )
         yield proxy.port
         client.execute_command("ACL", "DELUSER", "tls")
 

@@ -1,11 +1,11 @@
-"""`python -m tests.simulation [told|untold|...]` prints what the limiter makes of each scenario."""
+"""`python -m tests.simulation [told|untold|...|workers]` prints what the limiter makes of each scenario."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from tests.simulation import scenarios
+from tests.simulation import scenarios, workers
 from tests.simulation.scenarios import Scenario
 
 
@@ -27,6 +27,9 @@ def main() -> None:
     started = time.process_time()
     for name in sys.argv[1:] or ["told", "tokens", "used", "strangers", "changing", "untold"]:
         print(f"\n{name}")
+        if name == "workers":
+            workers.main()
+            continue
         for scenario in getattr(scenarios, name)():
             print(row(scenario), flush=True)
     print(f"\n{time.process_time() - started:.1f} s of CPU")

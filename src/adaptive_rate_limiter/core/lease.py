@@ -107,13 +107,14 @@ class Lease:
         if self.bucket.pause.until > max(now, self.pause_told + SOONEST):
             return now
         soonest, active = math.inf, False
+        waits = self.asked_for_line and now < self.retry_at  # and comes again soon
         for gauge in self.gauges():
             if gauge.known is None:
                 return now
-            if gauge.low > 0 and gauge.paid < gauge.low:
+            if gauge.low > 0 and gauge.paid < gauge.low and not waits:
                 soonest = min(soonest, self.answered_at + BATCH)
             # What comes back, and what was told and learned, goes with the next question, unless somebody waits for it.
-            unheard = gauge.spent < -TINY or gauge.paid > TINY or gauge.reading is not None
+            unheard = gauge.spent < -TINY or gauge.paid > TINY or (gauge.reading is not None and not waits)
             active = active or gauge.spent > TINY or (unheard and self.hungry)
         if self._blocked(now):
             soonest = min(soonest, max(self.careful_until, self.retry_at if self.asked_for_line else now))

@@ -7,37 +7,20 @@ when they are granted, so the limits are never passed, whatever becomes of a wor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 from adaptive_rate_limiter.core.inferred import InferredRate
 from adaptive_rate_limiter.core.renewal import Fact, Grant, Granted, Learned, Lesson, Renewal, Use
+from adaptive_rate_limiter.core.roster import EPSILON, FORGET, FRONT, LEASE, LIVES, Roster, Worker
 from adaptive_rate_limiter.core.share import SharedLimit
 
-__all__ = ["Fact", "Grant", "Granted", "Pool", "Renewal", "Use"]
+__all__ = ["FORGET", "LEASE", "LIVES", "Fact", "Grant", "Granted", "Pool", "Renewal", "Use"]
 
-LEASE = 1.0  # seconds for which a worker takes what it will need, and after which it renews at the latest
-LIVES = 3  # lease times without a renewal, after which a lease is taken back
-FORGET = 60.0  # seconds without a word, after which a worker is forgotten
 BATCH = 0.1  # seconds of its share that a busy worker takes at the least, where no single call needs more
+PATIENCE = 5.0  # seconds until a worker far back in the line comes again, at the most
+EARLY = 0.8  # of the time until its turn: it may come sooner than it seems
 UP_GAIN = 0.1  # share of a told surplus that is believed at once, as in `core/told.py`
-EPSILON = 1e-9
-
-
-@dataclass(slots=True)
-class Worker:
-    """What the pool knows of one worker."""
-
-    name: str
-    number: int
-    weight: float
-    finish: float
-    renewed: float = 0.0
-    leased: dict[str, float] = field(default_factory=dict)
-    flying: dict[str, float] = field(default_factory=dict)
-    pace: dict[str, float] = field(default_factory=dict)
-    unmet: dict[str, float] = field(default_factory=dict)
-    last: dict[str, tuple[float, float]] = field(default_factory=dict)  # granted last, and due of it
-    retry_in: float = 0.0
 
 
 class Pool:
@@ -45,9 +28,10 @@ class Pool:
 
     def __init__(self) -> None:
         self.limits: list[SharedLimit] = []
-        self.workers: list[Worker] = []
+        self.roster = Roster()
         self.at = 0.0
         self.virtual = 0.0
+        self.epoch = 0
         self.pause_until = 0.0
         self.reason = ""
         self.refused = 0
@@ -57,9 +41,9 @@ class Pool:
     def renew(self, renewal: Renewal, now: float) -> Grant:
         """Take what a worker reports, and grant it what it may have."""
         self.at = now = max(now, self.at)
-        self._reclaim(now)
+        self.roster.reclaim(self.limits, now)
         for limit in self.limits:
-            limit.advance(now, self._leased(limit.key))
+            limit.advance(now, limit.leased)
         worker = self._worker(renewal)
         if renewal.number > worker.number:
             worker.number = renewal.number
@@ -67,62 +51,38 @@ class Pool:
             self.refused += renewal.refused
             self._find(renewal, now)
             self._report(worker, renewal, now)
-            worker.renewed = now
+            worker.renewed, worker.dead = now, False
             self._learn(worker, renewal, now)
-            self.learned = self._taught(renewal.lessons, now)
+            self.learned = self._taught(renewal.lessons)
             self._infer(renewal, now)
             self._serve(worker, renewal, now)
-        return self._answer(worker, renewal.number, now)
-
-    # Workers
+            known = {limit.unit for limit in self.limits}
+            worker.free = {unit: amount for unit, amount in renewal.need.items() if unit not in known}
+            worker.ends_at = now + worker.retry_in + LIVES * LEASE
+        weights = self.roster.weights + worker.weight
+        self.roster.enter(worker, self.limits)
+        return self._answer(worker, renewal.number, weights, now)
 
     def _worker(self, renewal: Renewal) -> Worker:
-        for worker in self.workers:
-            if worker.name == renewal.worker:
-                return worker
-        worker = Worker(renewal.worker, -1, renewal.weight, self.virtual)
-        self.workers.append(worker)
+        """It has left the roster, until the step is done."""
+        worker = self.roster.workers.get(renewal.worker)
+        if worker is None:
+            return Worker(renewal.worker, -1, renewal.weight, self.virtual, self.epoch)
+        self.roster.leave(worker, self.limits)
         return worker
-
-    def _reclaim(self, now: float) -> None:
-        """Leases that were not renewed come back, but for what was probably sent meanwhile."""
-        kept = []
-        for worker in self.workers:
-            silence = now - worker.renewed
-            if silence > LIVES * LEASE:
-                for limit in self.limits:
-                    leased = worker.leased.get(limit.key, 0.0)
-                    probably = min(leased, worker.pace.get(limit.key, 0.0))
-                    limit.take(probably - leased, now, worker.renewed)
-                    worker.leased[limit.key] = probably
-                worker.unmet = {}
-            if silence <= FORGET:
-                kept.append(worker)
-        self.workers = kept
-
-    def _leased(self, key: str) -> float:
-        total = 0.0
-        for worker in self.workers:
-            total += worker.leased.get(key, 0.0)
-        return total
-
-    def _flying(self, key: str) -> float:
-        total = 0.0
-        for worker in self.workers:
-            total += worker.flying.get(key, 0.0)
-        return total
 
     # What a worker says
 
     def _find(self, renewal: Renewal, now: float) -> None:
-        """Limits that nobody has told of before."""
+        """Limits that nobody has told of before: the first header may count nothing of what others were let go."""
         for fact in renewal.facts:
             if self._limit(fact.key) is None:
                 limit = SharedLimit(fact.key, fact.unit, fact.limit, fact.window, fact.burst, now)
                 self.limits.append(limit)
                 limit.shape(fact.algorithms, fact.evidence, now)
                 if fact.remaining >= 0:
-                    limit.correct(min(limit.available(), fact.remaining), now)
+                    left = fact.remaining - max(0.0, self.roster.free.get(fact.unit, 0.0))
+                    limit.correct(min(limit.available(), left), now)
                     limit.newest = now - fact.age
 
     def _report(self, worker: Worker, renewal: Renewal, now: float) -> None:
@@ -158,23 +118,20 @@ class Pool:
         if now + renewal.pause > self.pause_until and renewal.pause > 0:
             self.pause_until, self.reason = now + renewal.pause, renewal.reason
 
-    def _alive(self, now: float) -> list[Worker]:
-        return [worker for worker in self.workers if now - worker.renewed <= LIVES * LEASE]
-
     def _infer(self, renewal: Renewal, now: float) -> None:
-        workers = len(self._alive(now))
+        workers = self.roster.alive + 1
         found = self.inferred.follow(renewal.sent, renewal.limited, self.limits, workers, now)
         if found is not None:
             self.limits.append(found)
 
-    def _taught(self, lessons: tuple[Lesson, ...], now: float) -> list[Learned]:
+    def _taught(self, lessons: tuple[Lesson, ...]) -> list[Learned]:
         """A quantile moves by the mean of the steps that workers made since they were told: their sum would overshoot."""
         known = {learned.name: learned for learned in self.learned}
         for lesson in lessons:
             old = known.get(lesson.name, Learned(lesson.name, lesson.value, 0))
             count = old.count + lesson.seen
             if lesson.base > 0:
-                value = old.value + (lesson.value - lesson.base) / len(self._alive(now))
+                value = old.value + (lesson.value - lesson.base) / (self.roster.alive + 1)
             else:
                 value = (old.value * old.count + lesson.value * lesson.seen) / max(1, count)
             known[lesson.name] = Learned(lesson.name, max(value, old.value / 2), count)
@@ -198,90 +155,98 @@ class Pool:
 
     def _serve(self, worker: Worker, renewal: Renewal, now: float) -> None:
         """All of `need` or nothing; then what is of use, as far as nobody is before it."""
+        if worker.epoch != self.epoch:
+            worker.finish, worker.epoch = 0.0, self.epoch
         worker.last, worker.unmet = {}, {}
-        busy, weights = self._busy(worker)
-        pays, asked = True, []
-        for limit in self.limits:
-            unit, capacity = limit.unit, limit.capacity
-            held = worker.leased.get(limit.key, 0.0)
-            need = max(0.0, min(renewal.need.get(unit, 0.0), capacity) - held)
-            due = max(0.0, renewal.due.get(unit, 0.0) - held)
-            want = max(0.0, renewal.want.get(unit, 0.0) - held)
-            rate = limit.limit / limit.window * worker.weight / weights
-            left = limit.available() - limit.guard
-            quantum = max(need, left / busy, rate * LEASE)
-            want = min(max(need, due, want), quantum, capacity)
-            before = self._before(worker, limit.key)
-            if need > 0 and left - before < min(need, capacity - limit.guard) * (1 - EPSILON):
-                pays = False
-            asked.append((limit, need, due, want, before, rate, left))
-        share = retry = 0.0
-        for limit, need, due, want, before, rate, left in asked:
-            amount = max(need, min(want, left - before)) if pays else 0.0
-            amount = max(0.0, amount)
-            at_once = min(amount, due)
-            limit.take(amount, now, now)
-            worker.leased[limit.key] = worker.leased.get(limit.key, 0.0) + amount - at_once
-            worker.last[limit.key] = (amount, at_once)
-            share = max(share, amount / limit.limit)
-            missing = due - at_once
-            if missing > EPSILON * limit.limit:
-                worker.unmet[limit.key] = min(missing, max(need, rate * LEASE))
-                batch = min(missing, rate * BATCH)
-                wanted = batch if pays else need
-                ready = limit.ready_at(before + wanted + limit.guard, now) - now
-                retry = max(retry, batch / rate, ready)
+        asked = [self._asked(limit, worker, renewal) for limit in self.limits]
+        room = [ask.room for ask in asked]
+        before = [0.0] * len(asked)
+        if any(ask.want > 0 for ask in asked):
+            before = self.roster.before(worker, self.limits, room, now)
+        pays = all(total <= most for total, most in zip(before, room, strict=True))
+        share = 0.0
+        for ask, total in zip(asked, before, strict=True):
+            if pays:
+                ask.pay(worker, max(0.0, ask.need, min(ask.want, ask.left - total)), now)
+                share = max(share, worker.last[ask.limit.key][0] / ask.limit.limit)
         if share > 0:
             self.virtual = max(self.virtual, worker.finish)
             worker.finish = self.virtual + share / worker.weight
-        worker.retry_in = min(retry, LEASE) if worker.unmet else 0.0
-        if not any(other.unmet for other in self.workers):  # what was free is held against nobody
+            before = self.roster.about_before(worker, self.limits)
+        turn = 0.0
+        for ask, total in zip(asked, before, strict=True):
+            turn = max(turn, ask.turn(worker, total, pays=pays, now=now))
+        worker.retry_in = self._patience(worker, turn) if worker.unmet else 0.0
+        if not worker.unmet and not len(self.roster.line):  # what was free is held against nobody
             self.virtual = 0.0
-            for other in self.workers:
-                other.finish = 0.0
+            self.epoch += 1
 
-    def _busy(self, worker: Worker) -> tuple[int, float]:
-        """How many share now, the worker included, and the sum of their weights."""
-        busy, weights = 1, worker.weight
-        for other in self.workers:
-            if other is not worker and (other.unmet or self._spends(other)):
-                busy += 1
-                weights += other.weight
-        return busy, weights
+    def _asked(self, limit: SharedLimit, worker: Worker, renewal: Renewal) -> Ask:
+        held = worker.leased.get(limit.key, 0.0)
+        need = max(0.0, min(renewal.need.get(limit.unit, 0.0), limit.capacity) - held)
+        due = max(0.0, renewal.due.get(limit.unit, 0.0) - held)
+        want = max(0.0, renewal.want.get(limit.unit, 0.0) - held)
+        rate = limit.limit / limit.window * worker.weight / (self.roster.weights + worker.weight)
+        left = limit.available() - limit.guard
+        quantum = max(need, left / (self.roster.busy + 1), rate * LEASE)
+        want = min(max(need, due, want), quantum, limit.capacity)
+        least = min(need, limit.capacity - limit.guard) * (1 - EPSILON)
+        return Ask(limit, need, due, want, rate, left, left - least if need > 0 else math.inf)
 
-    def _spends(self, worker: Worker) -> bool:
-        if self.at - worker.renewed > LIVES * LEASE:
-            return False
-        return any(pace > 0 for pace in worker.pace.values())
+    def _patience(self, worker: Worker, turn: float) -> float:
+        """Seconds until it asks again. Who is at the front is there when something comes back early."""
+        if turn <= LEASE or self.roster.rank(worker) < FRONT:
+            return min(turn, LEASE)
+        return min(PATIENCE, max(LEASE, EARLY * turn))
 
-    def _before(self, worker: Worker, key: str) -> float:
-        """What those wait for whose turn comes first: start-time fair queueing on the largest share."""
-        total = 0.0
-        for other in self.workers:
-            if other is worker or not other.unmet or self.at - other.renewed > LEASE:
-                continue
-            if (other.finish, other.name) < (worker.finish, worker.name):
-                total += other.unmet.get(key, 0.0)
-        return total
-
-    def _answer(self, worker: Worker, number: int, now: float) -> Grant:
+    def _answer(self, worker: Worker, number: int, weights: float, now: float) -> Grant:
         fresh = number == worker.number
-        _, weights = self._busy(worker)
         limits = []
         for limit in self.limits:
             amount, due = worker.last.get(limit.key, (0.0, 0.0)) if fresh else (0.0, 0.0)
-            sent = limit.taken - self._leased(limit.key) - self._flying(limit.key)
             limits.append(
                 Granted(
                     limit.key, limit.unit, limit.limit, limit.window, limit.burst, limit.algorithms,
                     limit.evidence, amount, due, limit.available(),
-                    limit.limit / limit.window * worker.weight / weights, sent, limit.refilled,
+                    limit.limit / limit.window * worker.weight / weights,
+                    limit.taken - limit.leased - limit.flying, limit.refilled,
                 )
             )  # fmt: skip
-        alive = self._alive(now)
-        hungry = any(other is not worker and other.unmet for other in alive)
+        hungry = len(self.roster.line) > bool(worker.unmet)
+        expires_in = 0.0 if worker.dead else max(0.0, worker.ends_at - now)
         return Grant(
-            worker.number, max(0.0, worker.renewed + LIVES * LEASE - now), worker.retry_in, hungry, len(alive),
+            worker.number, expires_in, worker.retry_in, hungry, self.roster.alive,
             max(0.0, self.pause_until - now), self.reason if self.pause_until > now else "", tuple(limits),
             tuple(self.learned),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a worker asks of one limit. `room`: what others may wait for before it, so that its need can be paid."""
+
+    limit: SharedLimit
+    need: float
+    due: float
+    want: float
+    rate: float
+    left: float
+    room: float
+
+    def pay(self, worker: Worker, amount: float, now: float) -> None:
+        key, at_once = self.limit.key, min(amount, self.due)
+        self.limit.take(amount, now, now)
+        worker.leased[key] = worker.leased.get(key, 0.0) + amount - at_once
+        worker.flying[key] = worker.flying.get(key, 0.0) + at_once  # no header counts it yet
+        worker.last[key] = (amount, at_once)
+
+    def turn(self, worker: Worker, before: float, *, pays: bool, now: float) -> float:
+        """Seconds until more can be paid; 0 where nothing is missing."""
+        limit = self.limit
+        missing = self.due - worker.last.get(limit.key, (0.0, 0.0))[1]
+        if missing <= EPSILON * limit.limit:
+            return 0.0
+        worker.unmet[limit.key] = min(missing, max(self.need, self.rate * LEASE))
+        batch = min(missing, self.rate * BATCH)
+        ready = limit.ready_at(before + (batch if pays else self.need) + limit.guard, now) - now
+        return max(batch / self.rate, ready)

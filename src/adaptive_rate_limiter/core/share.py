@@ -19,8 +19,8 @@ class SharedLimit:
     """
 
     __slots__ = (
-        "algorithms", "at", "bins", "burst", "ends_at", "ends_told", "evidence", "key", "limit", "newest",
-        "refilled", "taken", "unit", "used", "value", "window",
+        "algorithms", "at", "bins", "burst", "ends_at", "ends_told", "evidence", "flying", "key", "leased", "limit",
+        "newest", "refilled", "taken", "unit", "used", "value", "waiting", "window",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - a plain record
@@ -42,6 +42,9 @@ class SharedLimit:
         self.taken = 0.0
         self.refilled = 0.0
         self.newest = 0.0
+        self.leased = 0.0  # sums over all workers, kept by their roster
+        self.flying = 0.0
+        self.waiting = 0.0
 
     @property
     def capacity(self) -> float:

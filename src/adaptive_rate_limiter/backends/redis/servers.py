@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,9 +15,10 @@ __all__ = ["Address", "Cluster", "Servers", "Single"]
 
 Address = tuple[str, int]
 Step = list[str]
-"""The arguments of EVALSHA after the digest: one key is the second of them."""
+"""The arguments of EVALSHA after the digest: the first key is the second of them, and tells the slot."""
 
 REDIRECTIONS = 5  # of one step: what redis-cli allows is 5 as well
+MOVING = 0.02  # seconds for which the keys of a bucket may be at two nodes, while its slot moves
 MAPS = 3  # nodes that are asked for the map of slots, one after the other, before it is left for later
 
 
@@ -90,6 +92,10 @@ class Cluster:
                     replies[place] = reply
                     if isinstance(reply, self._redis.exceptions.AskError):  # MOVED is one of them
                         targets[place] = self._redirected(reply, address)
+                    elif isinstance(reply, self._redis.exceptions.TryAgainError):
+                        targets[place] = (self._node_of(steps[place]), False)
+            if any(isinstance(replies[place], self._redis.exceptions.TryAgainError) for place in targets):
+                time.sleep(MOVING)
             if not targets:
                 break
         return replies

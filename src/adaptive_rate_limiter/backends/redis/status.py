@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from adaptive_rate_limiter.backends.redis.wire import PREFIX
-from adaptive_rate_limiter.core.pool import LEASE, LIVES
+from adaptive_rate_limiter.backends.redis.wire import LIVES, POOL, PREFIX
 from adaptive_rate_limiter.core.share import SharedLimit
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["pools"]
 
 READ = """
-local stored = redis.call('GET', KEYS[1])
+local stored = redis.call('HGET', KEYS[1], 'pool')
 if not stored then return false end
 local pool = cmsgpack.unpack(stored)
 pool.inferred = nil
@@ -23,8 +22,13 @@ for _, limit in ipairs(pool.limits) do
   if limit.ends_at == math.huge then limit.ends_at = -1 end
 end
 local time = redis.call('TIME')
-return {cjson.encode(pool), tostring(time[1]), tostring(time[2])}
+local now, overdue = tonumber(time[1]) + tonumber(time[2]) / 1e6, {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.17g', now))) do
+  overdue[#overdue + 1] = cmsgpack.unpack(redis.call('HGET', KEYS[1], 'w:' .. name))
+end
+return {cjson.encode(pool), cjson.encode(overdue), string.format('%.17g', now)}
 """
+"""The pool, and those whose silence has ended a lease that no step has taken back yet."""
 
 
 def pools(client: Any) -> Iterator[dict[str, Any]]:
@@ -50,32 +54,33 @@ def pools(client: Any) -> Iterator[dict[str, Any]]:
 
 
 def _pools_of(client: Any, redis: Any) -> Iterator[dict[str, Any]]:
-    for key in client.scan_iter(match=PREFIX + "*", count=1000):
+    for found in client.scan_iter(match=f"{PREFIX}*}}{POOL}", count=1000):
+        key = _str(found)
         try:
-            found = client.eval(READ, 1, key)
-        except redis.exceptions.AskError:  # it has just moved to another node
+            read = client.eval(READ, 2, key, key.removesuffix(POOL) + LIVES)
+        except (redis.exceptions.AskError, redis.exceptions.TryAgainError):  # it moves to another node
             continue
-        if found is not None:
-            text, seconds, micros = found
-            yield _shown(_str(key), json.loads(text), int(seconds) + int(micros) / 1e6)
+        if read is not None:
+            pool, overdue, now = read
+            yield _shown(key.removesuffix(POOL), json.loads(pool), list(json.loads(overdue)), float(now))
 
 
-def _shown(key: str, pool: dict[str, Any], now: float) -> dict[str, Any]:
-    workers = [worker for worker in pool["workers"] if now - worker["renewed"] <= LIVES * LEASE]
+def _shown(key: str, pool: dict[str, Any], overdue: list[dict[str, Any]], now: float) -> dict[str, Any]:
+    silent = [worker for worker in overdue if not worker["dead"]]
     limits = []
     for told in pool["limits"]:
-        leased = sum(_of(worker["leased"], told["key"]) for worker in workers)
-        waiting = sum(_of(worker["unmet"], told["key"]) for worker in workers)
+        leased = told["leased"] - sum(_of(worker["leased"], told["key"]) for worker in silent)
+        waiting = told["waiting"] - sum(_of(worker["unmet"], told["key"]) for worker in silent)
         limits.append(
             {
                 "unit": told["unit"], "limit": told["limit"], "window": told["window"], "left": _left(told, leased, now),
-                "leased": leased, "waiting": waiting, "algorithms": told["algorithms"],
+                "leased": max(0.0, leased), "waiting": max(0.0, waiting), "algorithms": told["algorithms"],
             }
         )  # fmt: skip
     pause = max(0.0, pool["pause_until"] - now)
     return {
-        "bucket": pool["name"], "key": key, "limits": limits, "workers": len(workers),
-        "hungry": sum(bool(worker["unmet"]) for worker in workers), "pause": pause,
+        "bucket": pool["name"], "key": key, "limits": limits, "workers": pool["alive"] - len(silent),
+        "hungry": pool["waiters"] - sum(bool(worker["unmet"]) for worker in silent), "pause": pause,
         "reason": pool["reason"] if pause else "", "refused": pool.get("refused", 0),
     }  # fmt: skip
 

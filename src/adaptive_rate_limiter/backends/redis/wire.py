@@ -14,20 +14,21 @@ from adaptive_rate_limiter.core.renewal import Grant, Granted, Learned
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.renewal import Renewal
 
-PARTS = ("share.lua", "inferred.lua", "pool.lua")
+PARTS = ("share.lua", "inferred.lua", "roster.lua", "pool.lua")
 SCRIPT = "\n".join(files(__package__).joinpath(part).read_text("utf-8") for part in PARTS)
 DIGEST = hashlib.sha1(
     SCRIPT.encode(), usedforsecurity=False
 ).hexdigest()  # the name by which EVALSHA knows it
 PREFIX = "adaptive-rate-limiter:"  # of every key
+POOL, LIVES, LINE = KINDS = (":pool", ":lives", ":line")  # how the keys of a bucket end
 KEPT_FOR = 86_400.0  # seconds, at the least, for which an untouched pool is remembered
 LONGEST_NAME = 200  # characters of a bucket's name that the pool keeps for reports
 PLAIN = re.compile(r"[A-Za-z0-9._/@#%*-]{1,128}\Z")
 
 
-def key_of(namespace: str, bucket_id: str) -> str:
-    """The one key of a bucket. What could break out of its place, or is long, goes in as a hash."""
-    return f"{PREFIX}{_safe(namespace)}:{{{_safe(bucket_id)}}}"
+def keys_of(namespace: str, bucket_id: str) -> list[str]:
+    """The keys of a bucket, all in one slot. What could break out of its place, or is long, goes in as a hash."""
+    return [f"{PREFIX}{_safe(namespace)}:{{{_safe(bucket_id)}}}{kind}" for kind in KINDS]
 
 
 def _safe(name: str) -> str:
@@ -41,10 +42,11 @@ def encode(renewal: Renewal) -> str:
 
 
 def arguments(namespace: str, bucket_id: str, renewal: Renewal, now: float | None = None) -> list[str]:
-    """Those of EVALSHA after the digest: one key, the renewal, the time (None: the server's), and the rest."""
+    """Those of EVALSHA after the digest: the keys, the renewal, the time (None: the server's), and the rest."""
     at = "" if now is None else repr(now)
     name = bucket_id[:LONGEST_NAME].encode(errors="replace").decode()
-    return ["1", key_of(namespace, bucket_id), encode(renewal), at, repr(KEPT_FOR), name]
+    keys = keys_of(namespace, bucket_id)
+    return [str(len(keys)), *keys, encode(renewal), at, repr(KEPT_FOR), name]
 
 
 def decode(reply: Any) -> Grant:
