@@ -240,8 +240,8 @@ HEADINGS = {
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--only", choices=HEADINGS, action="append", help="measure this part alone")
-    options.add_argument("--calls", type=int, default=600)
-    options.add_argument("--limit", type=int, default=150)
+    options.add_argument("--calls", type=int, default=1200)
+    options.add_argument("--limit", type=int, default=300)
     given = options.parse_args()
     title = [
         "# Measured",
