@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import coverage
 import pytest
 
@@ -13,3 +15,4 @@ def untraced():
     yield
     if running is not None:
         running.start()
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # set anew by that; what tests start is not traced
