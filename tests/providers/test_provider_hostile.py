@@ -45,11 +45,11 @@ def test_long_input_is_bounded_work(text):
         text,
     )
     headers |= {f"x-ratelimit-limit-{i}": text for i in range(2_000)}
-    start = time.perf_counter()
+    start = time.process_time()
     sane(parse.read(headers, text, 429, text))
     sane(parse.read({text: text}, {"error": {"message": text, "details": [text] * 5_000}}, 429, None))
     sane(parse.read(None, text.encode(), 429, None))
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 3.0
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ def test_long_input_is_bounded_work(text):
 def test_many_headers_of_one_name_are_bounded_work(name, value):
     start = time.process_time()
     sane(parse.read([(name, value)] * 100_000, None, 429, None))
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 1.5
 
 
 def test_deep_and_wide_bodies_are_bounded_work():
     deep = {"message": "x"}
     for _ in range(100_000):
         deep = {"error": deep}
-    start = time.perf_counter()
+    start = time.process_time()
     sane(parse.read(None, deep, 429, None))
     sane(parse.read(None, {"errors": [{"message": "try again in 5s"}] * 100_000}, 429, None))
     sane(
@@ -79,7 +79,7 @@ def test_deep_and_wide_bodies_are_bounded_work():
             None,
         )
     )
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 3.0
     while "error" in deep:  # else freeing it would recurse
         deep = deep["error"]
 

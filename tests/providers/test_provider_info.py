@@ -101,11 +101,11 @@ def test_a_reading_is_a_value():
 
 
 def test_a_success_costs_microseconds():
-    """Ten times the 10 us measured, so that a slow machine passes and a regular expression gone wild does not."""
+    """Fifty times what was measured: a slow machine under a tracer passes, a regular expression gone wild does not."""
     headers = httpx.Headers(HEADERS | {f"x-other-{i}": "value" for i in range(14)})
     rounds = 300
     best = min(_seconds(headers, rounds) for _ in range(5))
-    assert best / rounds < 100e-6
+    assert best / rounds < 500e-6
 
 
 def _seconds(headers, rounds):
