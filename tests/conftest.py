@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
+import pytest
 from hypothesis import settings
 
+UNTRACED = {"recorded", "sdks", "simulation"}  # folders: what they run through, other tests do, too
+
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.pop(
-        "COVERAGE_PROCESS_CONFIG", None
-    )  # what tests start is not traced: it would take twice as long
+    # What tests start is not traced.
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=1000, deadline=None)
@@ -25,3 +28,14 @@ def pytest_collection_finish() -> None:
     """What the imports have made stays: a collection in a test looks at what the test has made."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def untraced(request):
+    """To trace a test takes almost twice as long."""
+    trace = sys.gettrace() if request.path.parent.name in UNTRACED else None
+    if trace is not None:
+        sys.settrace(None)
+    yield
+    if trace is not None:
+        sys.settrace(trace)
