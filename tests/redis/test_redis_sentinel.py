@@ -65,7 +65,7 @@ def test_a_primary_that_was_demoted_is_left(sentinels):
 
 def test_a_failover_under_traffic_loses_no_call_and_the_limit_holds(tmp_path):
     heard = []
-    unsubscribe = subscribe(lambda event: heard.append(event.name))
+    unsubscribe = subscribe(lambda event: "failover" in event.bucket_id and heard.append(event.name))
     with SentinelSetup(tmp_path) as sentinels:
         backend = backend_of(sentinels, namespace="traffic", timeout=0.5)
         limiter = Limiter(backend, quotas={"unit": "requests", "limit": 600, "window": 60, "burst": 10})
@@ -73,7 +73,7 @@ def test_a_failover_under_traffic_loses_no_call_and_the_limit_holds(tmp_path):
 
         def calls():
             while not stop.is_set():
-                limiter.acquire("m", timeout=30).settle()
+                limiter.acquire("failover", timeout=30).settle()
                 admitted.append(time.monotonic())
 
         threads = [threading.Thread(target=calls) for _ in range(3)]

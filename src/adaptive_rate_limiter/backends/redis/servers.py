@@ -18,7 +18,10 @@ Step = list[str]
 """The arguments of EVALSHA after the digest: the first key is the second of them, and tells the slot."""
 
 REDIRECTIONS = 5  # of one step: what redis-cli allows is 5 as well
-MOVING = 0.02  # seconds for which the keys of a bucket may be at two nodes, while its slot moves
+MOVING, MOVES_BY = (
+    0.02,
+    0.5,
+)  # seconds to the next try, and in all, while the keys of a bucket are at two nodes
 MAPS = 3  # nodes that are asked for the map of slots, one after the other, before it is left for later
 
 
@@ -81,7 +84,8 @@ class Cluster:
             self._read_map()
         replies: list[Any] = [None] * len(steps)
         targets = {place: (self._node_of(step), False) for place, step in enumerate(steps)}
-        for _ in range(REDIRECTIONS):
+        redirections, waited = 0, 0.0
+        while targets and redirections < REDIRECTIONS and waited < MOVES_BY:
             groups = defaultdict(list)
             for place, target in targets.items():
                 groups[target].append(place)
@@ -94,10 +98,10 @@ class Cluster:
                         targets[place] = self._redirected(reply, address)
                     elif isinstance(reply, self._redis.exceptions.TryAgainError):
                         targets[place] = (self._node_of(steps[place]), False)
+            redirections += 1
             if any(isinstance(replies[place], self._redis.exceptions.TryAgainError) for place in targets):
                 time.sleep(MOVING)
-            if not targets:
-                break
+                redirections, waited = 0, waited + MOVING
         return replies
 
     def _run(self, address: Address, steps: list[Step], whole: bool, asking: bool) -> list[Any]:
