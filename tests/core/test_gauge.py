@@ -207,3 +207,13 @@ def test_what_returned_while_a_reply_was_on_its_way_is_counted_once(seed):
     )  # fmt: skip
     assert outcome.refused == 0
     assert outcome.seconds < 185
+
+
+def test_a_window_that_was_foreseen_whole_and_is_gone_is_not_waited_out():
+    """A fixed window was thought to have begun anew, told to be empty, and waited for: for a minute."""
+    outcome = run(
+        Provider({"requests": limit_of("sliding", 300)}, whole_seconds=True, cuts=True), requests(900),
+        latency=lambda rng: rng.uniform(0.2, 0.6), overhead=0.004, jitter=0.01, seed=7,
+    )  # fmt: skip
+    assert outcome.refused == 0
+    assert outcome.seconds < 128
