@@ -139,6 +139,13 @@ def test_a_reservation_that_is_dropped_lapses(limiter, bucket, tokens, clock):
     assert (tokens(), bucket().in_flight) == (5000, 0)
 
 
+def test_who_looks_sees_no_reservation_that_was_dropped_before(limiter, bucket):
+    """It was in flight until the timer's thread had its turn."""
+    limiter.acquire("m", tokens=1000)
+    collect()
+    assert bucket().in_flight == 0
+
+
 async def test_those_who_wait_go_on_when_a_dropped_reservation_lapses(clock, turn):
     limiter = Limiter(max_concurrency=1, quotas={"requests": 600}, clock=clock)
     dropped = await limiter.aacquire("m")

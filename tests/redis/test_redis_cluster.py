@@ -150,6 +150,23 @@ def test_no_call_is_lost_and_no_outage_told_while_slots_move_under_traffic(clust
     assert grant.limits[0].left == pytest.approx(100_000 - len(admitted) - 1, abs=1)
 
 
+def test_a_slot_that_moves_slowly_is_waited_for(cluster, backend):
+    """Five tries were over before the keys of a bucket had all gone, and an outage was told."""
+    backend.renew("slowly", Renewal("w", 1, facts=(HUNDRED,)))
+    backend.renew("slowly", Renewal("w", 2, need={"requests": 500.0}, due={"requests": 500.0}))
+    keys = keys_of(backend.namespace, "slowly")
+    source = cluster.owner(keys[0])
+    target = cluster.nodes[(cluster.nodes.index(source) + 1) % 3]
+    cluster.begin_move(keys[0], source, target)
+    source.ask("MIGRATE", "127.0.0.1", target.port, keys[0], 0, 5000, "REPLACE")
+    rest = threading.Timer(0.2, cluster.move_keys, (keys[0], source, target))
+    rest.start()
+    grant = backend.renew("slowly", Renewal("w", 3))
+    rest.join()
+    cluster.end_move(keys[0], source, target)
+    assert grant.number == 3
+
+
 def test_status_shows_the_pools_of_all_nodes(cluster, backend):
     for number, node in enumerate(cluster.primaries):
         backend.renew(bucket_of(cluster, backend, node, f"status{number}"), Renewal("w", 1, facts=(HUNDRED,)))

@@ -33,9 +33,7 @@ REST = 0.3  # seconds of silence after a refusal
 SURE = 8  # experiments in a row that passed, after which more are made at once
 ANOTHER = 0.02  # weight of the unit that a refusal does not name, as a share of what it was
 MAJORITY = 0.5  # of the weight: what is believed of a unit is said
-FEW = (
-    16  # calls in line; so few are not worth another window of waiting: their limit is looked for to the unit
-)
+FEW = 16  # calls in line: not worth another window of waiting, so their limit is looked for to the unit
 SLOWEST = 60.0  # seconds after which a call is risked whatever is believed: nothing waits for ever
 UNIT_PRIORS = {REQUESTS: 0.7, TOKENS: 0.3, INPUT_TOKENS: 0.3}
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
 BLUR = 0.2  # share of the limit by which sends that overtake each other may blur a header
-HALF = 0.5  # of the limit
+SUDDEN = 0.5  # of the limit: strangers hardly take so much at once
 PRECISION = 0.03  # of a reset that fits
 ENOUGH = 10.0  # units: with less used, being cut to a whole number blurs what remains too much
 WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
@@ -54,8 +54,8 @@ def fit_of_level(level: Level, shot: Shot, change: float) -> float:
     if left + soon < min(remaining - shot.since, remaining) - blur:
         return -1.0
     excess = left - max(remaining + change, remaining) - blur
-    if excess > 0:  # strangers may have taken it, but hardly half of the limit at once
-        return -0.7 if excess < HALF * level.limit else -2.5
+    if excess > 0:
+        return -0.7 if excess < SUDDEN * level.limit else -2.5
     return 0.0
 
 

@@ -21,9 +21,7 @@ DEPTH = 1.0  # seconds of the rate that may be sent at once
 APART = 1.0  # seconds: refusals that are closer are one
 CUT, CUT_MOST, SOON = 0.05, 0.5, 10.0  # of the rate, doubled if the next comes within seconds
 GROWTH, FLAT, GROWTH_MOST = 0.001, 30.0, 0.05  # a second; hardly any for a while after a cut, as CUBIC does
-FEW = (
-    3.0  # sent since the last refusal: if no more, all that is sent is refused, and the rate is not to blame
-)
+FEW = 3.0  # sent since the last refusal: if no more, all is refused, and the rate is not to blame
 WAIT_MOST = 8.0  # seconds from one try to the next then
 SETTLED = 1.5  # seconds in which its refusal would have been told
 
