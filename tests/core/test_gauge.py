@@ -4,7 +4,7 @@ import pytest
 from tests.simulation.scenarios import limit_of, requests
 from tests.simulation.simulate import Provider, run
 
-from adaptive_rate_limiter.core.evidence import inferred_window
+from adaptive_rate_limiter.core.evidence import betrayed_window
 from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.types import QuotaReading, Refusal, RefusalKind
 
@@ -119,11 +119,21 @@ def test_a_refusal_beyond_all_expectation_is_a_stranger():
 )
 def test_a_buckets_triple_betrays_its_window(triple, window):
     limit, remaining, reset = triple
-    assert inferred_window(QuotaReading("requests", limit, remaining, reset)) == window
+    assert betrayed_window(QuotaReading("requests", limit, remaining, reset)) == window
 
 
 def test_a_told_window_is_taken_where_arithmetic_says_nothing():
-    assert inferred_window(QuotaReading("requests", 100, 50, 17.3, 3600.0)) == 3600.0
+    ledger = Ledger()
+    ledger.read((QuotaReading("requests", 100, 50, 17.3, 3600.0),), ledger.reserve(ONE, 0.0), 0.1)
+    assert ledger.gauges[0].window == 3600.0
+
+
+def test_one_reading_does_not_make_an_hour_of_a_minute():
+    """A fixed window that began before us told 298 of 300 and 24.174 s: as a bucket that is full again after an hour
+    would. Later calls failed, since that was more than they would wait."""
+    ledger = Ledger()
+    ledger.read(told(298.0, 24.174, limit=300.0), ledger.reserve(ONE, 0.0), 0.1)
+    assert ledger.gauges[0].window == 60.0
 
 
 @pytest.mark.parametrize("first", [(99.0, 0.1), (96.0, 0.343)])

@@ -14,8 +14,9 @@ def last_of(outcome):
 
 
 def turn_of(scenario):
-    """A window that began before the first call is found out by its first turn, which may cost a minute, once."""
-    return 60.0 if "aligned" in scenario.name else 0.0
+    """A window that began before the first call is found out at its first turn, by one call and its reply."""
+    rounded = 1.5 if "whole" in scenario.name else 0.0
+    return LATENCY[scenario.latency] + rounded if "aligned" in scenario.name else 0.0
 
 
 TOLD = [
@@ -89,7 +90,7 @@ def test_strangers_on_the_key_cost_few_refusals(scenario):
 
 
 @pytest.mark.parametrize("whole_seconds", [True, False])
-@pytest.mark.parametrize(("overhead", "jitter"), [(0.005, 0.05), (0.005, 0.2), (0.008, 0.5)])
+@pytest.mark.parametrize(("overhead", "jitter"), [(0.005, 0.05), (0.005, 0.2), (0.008, 0.5), (0.0015, 0.6)])
 def test_a_sliding_window_is_not_taken_for_a_fixed_one_when_sends_are_spread(whole_seconds, overhead, jitter):
     provider = Provider({"requests": SlidingWindow(300, 60.0)}, whole_seconds=whole_seconds)
     outcome = run(
@@ -98,9 +99,22 @@ def test_a_sliding_window_is_not_taken_for_a_fixed_one_when_sends_are_spread(who
         latency=lambda rng: rng.uniform(0.2, 0.6),
         overhead=overhead,
         jitter=jitter,
+        seed=5,
     )
     assert outcome.refused == 0
     assert last_of(outcome) <= 1.06 * 120
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_the_first_reply_of_a_window_bounds_its_end_whatever_is_rounded(aligned):
+    """Resets in whole seconds cost more than a second at each turn, and a window that began before us all of its first."""
+    limit = FixedWindow(300, 60.0, aligned=aligned, epoch=-35.0)
+    outcome = run(
+        Provider({"requests": limit}, whole_seconds=True), scenarios.requests(900),
+        latency=lambda rng: rng.uniform(0.2, 0.6),
+    )  # fmt: skip
+    assert outcome.refused == 0
+    assert last_of(outcome) <= (85.0 if aligned else 120.0) + 2.5
 
 
 @pytest.mark.parametrize("seed", range(4))

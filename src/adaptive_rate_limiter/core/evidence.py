@@ -24,8 +24,8 @@ class Shot(NamedTuple):
     """A header, like an old photograph: what it tells, and what happened from its send until its reply at `now`.
 
     `newest`: no later send was heard of. `since` was charged after the send, `overtaking` of it so soon that it
-    may be in the picture, and `returned` came back to a sliding window; `in_doubt` is all that is sent and not
-    answered yet.
+    may be in the picture, and `returned` came back to a sliding window; `ahead` was sent before it and not answered
+    by then, and may not be in the picture; `in_doubt` is all that is sent and not answered yet.
     """
 
     reading: QuotaReading
@@ -33,6 +33,7 @@ class Shot(NamedTuple):
     sent_at: float
     since: float
     overtaking: float
+    ahead: float
     returned: float
     in_doubt: float
     now: float
@@ -50,13 +51,20 @@ def fit_of_level(level: Level, shot: Shot, change: float) -> float:
     """How well this way of counting foresaw `remaining`; 0 is best. It grew by `change` since the send."""
     remaining = shot.reading.remaining or 0.0
     left, blur = level.available(shot.now), BLUR * level.limit + shot.grain
-    soon = level.returning(shot.now + ARRIVAL) if isinstance(level, SlidingLevel) else 0.0
-    if left + soon < min(remaining - shot.since, remaining) - blur:
+    if unforeseen(level, shot) > blur:
         return -1.0
     excess = left - max(remaining + change, remaining) - blur
     if excess > 0:
         return -0.7 if excess < SUDDEN * level.limit else -2.5
     return 0.0
+
+
+def unforeseen(level: Level, shot: Shot) -> float:
+    """How much more is told than was there under this way of counting, whatever was counted late."""
+    soon = level.returning(shot.now + ARRIVAL) if isinstance(level, SlidingLevel) else 0.0
+    return (
+        (shot.reading.remaining or 0.0) - level.available(shot.now) - soon - max(shot.since, 0.0) - shot.ahead
+    )
 
 
 def still_a_bucket(gauge: ToldGauge, shot: Shot, change: float) -> bool:
@@ -130,13 +138,8 @@ def _may_leave(level: Level, earliest: float, latest: float, now: float) -> bool
     return False
 
 
-def inferred_window(reading: QuotaReading) -> float | None:
-    """The window that a bucket's triple (limit, remaining, reset) betrays, or the one that is told."""
-    return betrayed_window(reading) or reading.window
-
-
 def betrayed_window(reading: QuotaReading) -> float | None:
-    """A continuous bucket is full again after used / limit of its window, so the window is reset * limit / used.
+    """The window of the bucket that tells this: it is full again after used / limit of it.
 
     It counts only where it comes out close to one that providers use; or where so much is used that one alone is possible.
     """

@@ -25,11 +25,12 @@ class HoldState(Enum):
 class Hold:
     """What one call has reserved. `spent` is the ledger's running total per unit, this hold included.
 
-    `returned` is what the sliding window of each told gauge had given back until then.
+    `ahead` is what others had in flight by then, per unit, and `returned` what the sliding window of each told gauge
+    had given back.
     """
 
     __slots__ = (
-        "answered", "at", "cost", "counted_at", "on_the_way", "returned", "sent", "sent_at", "seq", "spent", "state", "told", "written",
+        "ahead", "answered", "at", "cost", "counted_at", "on_the_way", "returned", "sent", "sent_at", "seq", "spent", "state", "told", "written",
     )  # fmt: skip
 
     def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
@@ -42,6 +43,7 @@ class Hold:
         self.counted_at = at  # by the provider, as far as we know: windows give it back after that
         self.seq = seq
         self.spent = spent
+        self.ahead: Cost = {}
         self.returned: Sequence[float] = ()
         self.answered = False
         self.told: Sequence[Gauge] = ()  # those of which its reply told what remains

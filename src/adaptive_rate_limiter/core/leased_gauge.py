@@ -83,8 +83,9 @@ class LeaseGauge(Gauge):
         return left
 
     def catch_up(self, last_sent_at: float, now: float) -> None:
-        """What the provider promised to this worker holds for one call of it, whatever the pool has."""
-        self.shape.catch_up(last_sent_at, now)
+        """What the provider promised to this worker holds for one call of it, unless others were promised the same."""
+        if self.lease.workers == 1:
+            self.shape.catch_up(last_sent_at, now)
 
     def take(self, amount: float, now: float) -> None:
         self.shape.take(amount, now)

@@ -69,6 +69,7 @@ def _weigh_reset(told: ToldGauge, reading: QuotaReading, hold: Hold, now: float)
         sent_at=hold.sent_at,
         since=0.0,
         overtaking=0.0,
+        ahead=0.0,
         returned=0.0,
         in_doubt=0.0,
         now=now,

@@ -60,6 +60,7 @@ class Ledger:
     def reserve(self, cost: Cost, now: float) -> Hold:
         """Take `cost` from every gauge; whether it can pay was asked before (`shortage`)."""
         spent, unanswered = self.spent, self.unanswered
+        ahead = unanswered.copy() if self.told else {}
         for unit, amount in cost.items():
             spent[unit] = spent.get(unit, 0.0) + amount
             unanswered[unit] = unanswered.get(unit, 0.0) + amount
@@ -70,6 +71,7 @@ class Ledger:
         self.seq += 1
         hold = Hold(cost, now, self.seq, spent.copy())
         if self.told:
+            hold.ahead = ahead
             hold.returned = [gauge.sliding.refilled for gauge in self.told]
         self.recent.append(hold)
         if self.sends_told:
@@ -260,6 +262,7 @@ class Ledger:
                 hold.sent_at,
                 since,
                 self.overtaking(hold, unit) if since else 0.0,
+                hold.ahead.get(unit, 0.0),
                 gauge.returned(now) - returned,
                 self.unanswered.get(unit, 0.0),
                 now,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.evidence import inferred_window
 from adaptive_rate_limiter.core.hold import Hold, HoldState
 from adaptive_rate_limiter.core.quota import CONCURRENT_REQUESTS
 from adaptive_rate_limiter.core.told import ToldGauge
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.types import QuotaReading
 
 TINY, HUGE = 1e-3, 1e12  # limits beyond are no limits
-MINUTE = 60.0  # what a limit counts in where neither header nor arithmetic says so
+MINUTE = 60.0  # what a limit counts in where no header says so, until arithmetic does
 MOST_TOLD = 32  # limits: a peer that tells a new one with each reply must not fill the memory
 
 
@@ -50,7 +49,7 @@ def _new_gauge(ledger: Ledger, reading: QuotaReading, hold: Hold, now: float) ->
     limit = reading.limit or reading.remaining or 0.0
     if limit < TINY or reading.unit == CONCURRENT_REQUESTS or len(ledger.told) >= MOST_TOLD:
         return None
-    window = inferred_window(reading) or MINUTE
+    window = reading.window or MINUTE
     lately = [past for past in ledger.recent if past.at > now - window and reading.unit in past.cost]
     since = lately[0].at if lately else now
     gauge = ToldGauge(reading, limit, window, since, len(ledger.told))

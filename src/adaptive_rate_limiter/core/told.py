@@ -16,6 +16,7 @@ from adaptive_rate_limiter.core.evidence import (
     fit_of_level,
     fit_of_reset,
     still_a_bucket,
+    unforeseen,
     windows_of_bucket,
 )
 from adaptive_rate_limiter.core.gauge import NAMES, Gauge
@@ -273,9 +274,10 @@ class ToldGauge(Gauge):
 
         The reply that told it may have come while its refill was still to come, and no other may follow. And
         when the reset that was told has passed, one call can go, whatever else is believed, where this may be a
-        bucket that holds much less than its limit: that looks like a window that others have used up.
+        bucket that holds much less than its limit, which looks like a window that others have used up, or a fixed
+        window that began before our first call.
         """
-        if self.promise is not None and self._may_be_shallow():
+        if self.promise is not None and (self._may_be_shallow() or self._may_have_turned()):
             if self.promise[0] > last_sent_at and self.invitation is None:
                 self.invitation = self.promise
             self.promise = None
@@ -289,6 +291,9 @@ class ToldGauge(Gauge):
     def _may_be_shallow(self) -> bool:
         shallow = self.readings <= FIRST_READINGS or self.bucket.burst < SHALLOW * self.limit
         return shallow and self.bucket in self.active
+
+    def _may_have_turned(self) -> bool:
+        return self.fixed in self.active and self.sliding in self.active
 
     def _strangers(self, amount: float, now: float) -> None:
         """Somebody else took `amount`: keep a floor, as large as what was seen, for the next time."""
@@ -310,7 +315,10 @@ class ToldGauge(Gauge):
             for level, change in zip(self.models, changes, strict=True)
         ]
         jumped = marks[1] == 0.0 and marks[2] <= TOO_LOW  # before the resets speak
-        self.jumps = self.jumps + 1 if jumped else 0.98 * self.jumps
+        if jumped:
+            self.jumps += JUMPS if unforeseen(self.sliding, shot) > HALF * self.limit else 1.0
+        else:
+            self.jumps *= 0.98
         if shot.reading.reset_after is not None:
             resets = fit_of_reset(self, shot, shot.reading.reset_after)
             marks = [mark + reset for mark, reset in zip(marks, resets, strict=True)]
@@ -364,6 +372,8 @@ class ToldGauge(Gauge):
         whole = min(1.0, WHOLE_MAX * self.window) if reset_after == int(reset_after) else 0.0
         earliest, latest = sent_at + reset_after - whole, now + reset_after + whole
         self.promise = (latest, 1.0 if self.unit == REQUESTS else remaining + reset_after * self.rate)
+        if self.window_end is None or sent_at > self.window_end[1]:  # the first of a window
+            latest = min(latest, now + self.window)
         if self.window_end is not None:
             low, high = self.window_end
             if earliest <= high and latest >= low:
