@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
 BLUR = 0.2  # share of the limit by which sends that overtake each other may blur a header
-SUDDEN = 0.5  # of the limit: strangers hardly take so much at once
+STRANGERS = 0.3  # of the limit: the mean of what others take unseen; to take more is less likely, exponentially
 PRECISION = 0.03  # of a reset that fits
 ENOUGH = 10.0  # units: with less used, being cut to a whole number blurs what remains too much
 WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
@@ -53,10 +53,8 @@ def fit_of_level(level: Level, shot: Shot, change: float) -> float:
     left, blur = level.available(shot.now), BLUR * level.limit + shot.grain
     if unforeseen(level, shot) > blur:
         return -1.0
-    excess = left - max(remaining + change, remaining) - blur
-    if excess > 0:
-        return -0.7 if excess < SUDDEN * level.limit else -2.5
-    return 0.0
+    excess = left - max(remaining + change, remaining)
+    return -excess / (STRANGERS * level.limit) if excess > blur else 0.0
 
 
 def unforeseen(level: Level, shot: Shot) -> float:
