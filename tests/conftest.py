@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import sys
@@ -39,3 +40,14 @@ def untraced(request):
     yield
     if trace is not None:
         sys.settrace(trace)
+
+
+@pytest.fixture
+def turn():
+    """Let the event loop run whatever is ready, and what that makes ready."""
+
+    async def turn():
+        for _ in range(12):
+            await asyncio.sleep(0)
+
+    return turn

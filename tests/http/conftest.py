@@ -1,11 +1,10 @@
 import contextlib
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import httpx2
 import pytest
+from tests import wire
 
 from adaptive_rate_limiter import Limiter, Quota
 
@@ -29,53 +28,22 @@ class Script:
             (status, {name.replace("_", "-"): value for name, value in headers.items()}, chunks)
         )
 
-    def serve(self, wire):
-        wire.rfile.read(int(wire.headers.get("content-length") or 0))
-        self.seen.append((wire.command, wire.path))
+    def serve(self, handler):
+        wire.body_of(handler)
+        self.seen.append((handler.command, handler.path))
         status, headers, chunks = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        wire.send_response(status)
-        for name, value in ({"content-type": "application/json"} | headers).items():
-            wire.send_header(name, value)
-        wire.send_header("transfer-encoding", "chunked")
-        wire.end_headers()
+        wire.say(handler, status, {"content-type": "application/json"} | headers)
         with contextlib.suppress(ConnectionError):
-            for chunk in chunks:
-                if isinstance(chunk, threading.Event):
-                    chunk.wait(10)
-                else:
-                    self.given.append(chunk)
-                    wire.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-            wire.wfile.write(b"0\r\n\r\n")
+            for chunk in wire.chunk_by_chunk(handler, chunks):
+                self.given.append(chunk)
+            wire.end(handler)
 
 
 @pytest.fixture
 def script():
     script = Script()
-
-    class Wire(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            script.serve(self)
-
-        do_GET = do_POST  # noqa: N815 - the server's own spelling
-
-        def log_message(self, *_):
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_):
-            pass
-
-    with Server(("127.0.0.1", 0), Wire) as server:
-        script.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with wire.served(script.serve) as script.url:
         yield script
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Steps that the tests of the limiter share. Time stands still unless a test moves it."""
 
-import asyncio
 import threading
 import time
 
@@ -48,17 +47,6 @@ def bucket(limiter):
         return only
 
     return look
-
-
-@pytest.fixture
-def turn():
-    """Let the event loop run whatever is ready, and what that makes ready."""
-
-    async def turn():
-        for _ in range(8):
-            await asyncio.sleep(0)
-
-    return turn
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """What the tests of events and metrics share. Time stands still unless a test moves it."""
 
-import asyncio
-
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.observability.scraped import Scrape
@@ -13,17 +11,6 @@ from adaptive_rate_limiter.testing import FakeClock
 @pytest.fixture
 def clock():
     return FakeClock()
-
-
-@pytest.fixture
-def turn():
-    """Let the event loop run whatever is ready, and what that makes ready."""
-
-    async def turn():
-        for _ in range(8):
-            await asyncio.sleep(0)
-
-    return turn
 
 
 @pytest.fixture

@@ -75,17 +75,6 @@ def make(client, clock):
 
 
 @pytest.fixture
-def turn():
-    """Let the event loop run whatever is ready, and what that makes ready."""
-
-    async def turn():
-        for _ in range(12):
-            await asyncio.sleep(0)
-
-    return turn
-
-
-@pytest.fixture
 def later(clock, turn):
     """Let seconds pass, in steps small enough that whoever is woken acts at its time."""
 

@@ -2,10 +2,9 @@
 
 import contextlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tests import wire as wires
 
 from adaptive_rate_limiter import Limiter, Quota
 
@@ -58,26 +57,17 @@ class Wire:
         self._answer = (status, {"content-type": content_type} | headers, chunks)
 
     def serve(self, handler):
-        body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
-        self.asked.append((handler.path, json.loads(body)))
+        self.asked.append((handler.path, json.loads(wires.body_of(handler))))
         self.reserved.append(self._books.used())
         status, headers, chunks = self._answer
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name, value)
-        handler.send_header("transfer-encoding", "chunked")
-        handler.end_headers()
+        wires.say(handler, status, headers)
         with contextlib.suppress(ConnectionError):
-            for chunk in chunks:
-                if isinstance(chunk, threading.Event):
-                    chunk.wait(10)
-                else:
-                    self.written += 1
-                    handler.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            for _ in wires.chunk_by_chunk(handler, chunks):
+                self.written += 1
             if self.cut:
                 handler.close_connection = True
             else:
-                handler.wfile.write(b"0\r\n\r\n")
+                wires.end(handler)
 
 
 @pytest.fixture
@@ -93,26 +83,5 @@ def books(limiter):
 @pytest.fixture
 def wire(books):
     wire = Wire(books)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            wire.serve(self)
-
-        def log_message(self, *_):
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_):
-            pass
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        wire.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with wires.served(wire.serve) as wire.url:
         yield wire
-        server.shutdown()
-        thread.join()

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 ARRIVAL = 1.0  # seconds from a send to the provider's count of it, at the most, on a busy machine
 BLUR = 0.2  # share of the limit by which sends that overtake each other may blur a header
-STRANGERS = 0.3  # of the limit: the mean of what others take unseen; to take more is less likely, exponentially
+STRANGERS = (
+    0.3  # of the limit: the mean of what others take unseen; to take more is less likely, exponentially
+)
 PRECISION = 0.03  # of a reset that fits
 ENOUGH = 10.0  # units: with less used, being cut to a whole number blurs what remains too much
 WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
