@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ def execute(path: Path, timeout: float = 120) -> nbformat.NotebookNode:
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
         resources={"metadata": {"path": str(HERE)}},
     )
-    client.execute()
+    asyncio.run(client.async_execute())
     notebook.metadata.get("language_info", {}).pop("version", None)
     return notebook
 

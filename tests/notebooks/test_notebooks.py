@@ -1,6 +1,7 @@
 """The notebooks run top to bottom, without a key, and are committed with what they show."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -8,16 +9,27 @@ import pytest
 from notebooks.__main__ import HERE, execute
 
 ALL = sorted(HERE.glob("*.ipynb"))
-QUICK = [path for path in ALL if path.name.startswith(("01-", "06-"))]  # `make notebooks` runs them all
+AT_ONCE = 3  # a kernel works while it starts; afterwards it waits for limits most of the time
 
 
 def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-@pytest.mark.parametrize("path", QUICK, ids=lambda path: path.stem)
-def test_it_runs(path):
-    outputs = [output for cell in code(execute(path)) for output in cell.outputs]
+@pytest.fixture(scope="module")
+def executed(request):
+    """Every notebook that a test asks for, by its path: each has a kernel of its own, and they run side by side."""
+    asked = {
+        item.callspec.params["path"] for item in request.session.items if "executed" in item.fixturenames
+    }
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {path: pool.submit(execute, path, timeout=240) for path in sorted(asked)}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_it_runs(path, executed):
+    outputs = [output for cell in code(executed[path].result()) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
 
@@ -41,5 +53,5 @@ def test_it_knows_nothing_of_the_machine_that_ran_it(path):
 
 
 def test_the_tests_know_the_notebooks():
-    assert len(QUICK) == 2
+    assert len(ALL) == 6
     assert Path("notebooks") == HERE.relative_to(Path(__file__).parents[2])

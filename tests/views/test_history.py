@@ -1,5 +1,6 @@
 """What a limiter did over time: recorded from outside, bounded, with a mark where it was refused or told a limit."""
 
+import math
 import sys
 from itertools import pairwise
 
@@ -109,6 +110,16 @@ def test_the_most_that_could_have_been_sent_is_what_was_and_what_is_left(clock, 
         clock.advance(6)
     points = limiter.history.points()["default/m"]
     assert allowed("tokens", points) == [pytest.approx(6000), pytest.approx(6600), pytest.approx(7200)]
+
+
+def test_before_a_limit_was_known_it_was_drawn_as_if_nothing_were_allowed(clock, call, limiter):
+    look(limiter)
+    clock.advance(1)
+    call(tokens=1000)
+    look(limiter)
+    before, known = allowed("tokens", limiter.history.points()["default/m"])
+    assert math.isnan(before)
+    assert known == pytest.approx(6000)
 
 
 def test_what_was_sent_never_shrinks_where_an_estimate_proved_too_large(limiter, call):

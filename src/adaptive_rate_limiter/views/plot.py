@@ -124,12 +124,14 @@ def sent(unit: str, points: list[Point]) -> list[float]:
 
 def allowed(unit: str, points: list[Point]) -> list[float]:
     """The most that could have been sent by each point: what was, and what was left of the limit that binds first."""
-    return [point.units.get(unit, 0.0) + max(0.0, _left(unit, point)) for point in points]
+    return [point.units.get(unit, 0.0) + _left(unit, point) for point in points]
 
 
 def _left(unit: str, point: Point) -> float:
     """Not a number where no limit is known, or none that tells what is left."""
     left = [
-        limit.remaining for limit in point.limits if limit.unit == unit and math.isfinite(limit.remaining)
+        max(0.0, limit.remaining)
+        for limit in point.limits
+        if limit.unit == unit and math.isfinite(limit.remaining)
     ]
     return min(left, default=math.nan)

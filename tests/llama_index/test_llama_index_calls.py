@@ -1,54 +1,35 @@
-"""AdaptiveLLM is an LLM: every form of a call is admitted once, settled once, and answered as by the wrapped one."""
+"""AdaptiveLLM is called: every form of a call is admitted once, settled once, and answered as by the wrapped one."""
 
 import asyncio
-import copy
-import enum
-import pickle
 import time
 from inspect import isawaitable
 
 import pytest
-from llama_index.core import Settings
 from llama_index.core.base.llms.types import (
-    AudioBlock,
-    CacheControl,
-    CachePoint,
     ChatMessage,
-    CitableBlock,
-    DocumentBlock,
     ImageBlock,
-    LLMMetadata,
     TextBlock,
-    ThinkingBlock,
-    ToolCallBlock,
-    VideoBlock,
 )
 from llama_index.core.callbacks import CallbackManager, CBEventType, TokenCountingHandler
-from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler, NullEventHandler
 from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.instrumentation.span_handlers import NullSpanHandler
-from llama_index.core.llms import LLM, MockLLM
-from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.loading import load_llm
+from llama_index.core.llms import MockLLM
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.prompts import PromptTemplate
-from llama_index.core.rate_limiter import TokenBucketRateLimiter
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
-from adaptive_rate_limiter import ConfigurationError, Limiter
-from adaptive_rate_limiter.core.estimate import guess_tokens
+from adaptive_rate_limiter import Limiter
 from llama_index.llms.adaptive_rate_limiter import (
-    AdaptiveEmbedding,
     AdaptiveLimiter,
     AdaptiveLLM,
     RateLimiterWaitEvent,
 )
-from llama_index.llms.adaptive_rate_limiter.calls import describe_llm, messages_prompt, model_of
 
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
+
 
 # LlamaIndex's streams of structured output use what pydantic has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
@@ -95,6 +76,8 @@ CHAT = {
     ),
     "predict_and_call": lambda llm: llm.predict_and_call([TOOL], "Rome?"),
 }
+
+
 ACHAT = {
     "achat": lambda llm: llm.achat(_said("hello")),
     "acomplete": lambda llm: llm.acomplete("hello"),
@@ -106,6 +89,8 @@ ACHAT = {
     "astream_chat_with_tools": lambda llm: _collect(llm.astream_chat_with_tools([TOOL], "Rome?")),
     "apredict_and_call": lambda llm: llm.apredict_and_call([TOOL], "Rome?"),
 }
+
+
 STRUCTURED = {
     "structured_predict": lambda llm: llm.structured_predict(City, _prompt(), country="Italy"),
     "stream_structured_predict": lambda llm: list(
@@ -116,6 +101,8 @@ STRUCTURED = {
         list(llm.as_structured_llm(City).stream_chat(_said("a city")))[-1].raw
     ),
 }
+
+
 ASTRUCTURED = {
     "astructured_predict": lambda llm: llm.astructured_predict(City, _prompt(), country="Italy"),
     "astream_structured_predict": lambda llm: _collect(
@@ -187,16 +174,6 @@ def test_structured_output_of_an_llm_that_calls_no_functions():
     assert (bucket.admitted, bucket.in_flight) == (1, 0)
 
 
-def test_it_calls_functions_if_the_wrapped_one_does(lab, client):
-    inner = lab.llm(lab.provider(), client)
-    assert isinstance(AdaptiveLLM(llm=inner), FunctionCallingLLM)
-    assert isinstance(AdaptiveLLM(inner), AdaptiveLLM)
-    plain = AdaptiveLLM(llm=MockLLM())
-    assert isinstance(plain, LLM)
-    assert not isinstance(plain, FunctionCallingLLM)
-    assert not hasattr(plain, "chat_with_tools")
-
-
 def test_an_llm_without_network_is_counted_as_guessed():
     limiter = Limiter(quotas={"tokens": 1000})
     llm = AdaptiveLLM(llm=MockLLM(max_tokens=30), limiter=limiter)
@@ -206,59 +183,6 @@ def test_an_llm_without_network_is_counted_as_guessed():
     (bucket,) = limiter.snapshot().buckets
     assert (bucket.bucket_id, bucket.admitted, bucket.in_flight) == ("default/MockLLM", 3, 0)
     assert 1000 - bucket.limits[0].remaining == pytest.approx(50 + 38 + 50 + 50 + 50 + 38, rel=0.1)
-
-
-def test_what_llamaindex_reads_is_the_wrapped_ones(lab, client):
-    inner = lab.llm(lab.provider(), client, system_prompt="Be brief.")
-    llm = AdaptiveLLM(llm=inner)
-    assert llm.metadata == inner.metadata
-    assert (llm.system_prompt, llm.model, llm.max_tokens) == ("Be brief.", "gpt-4o", 20)
-    if hasattr(inner, "to_payload"):  # since LlamaIndex 0.14.25
-        assert llm.to_payload() == inner.to_payload()
-    with pytest.raises(AttributeError):
-        llm.no_such_thing  # noqa: B018 - reading is what is tested
-
-
-def test_what_llamaindex_sets_is_set_on_the_wrapped_one(lab, client):
-    emulator = lab.provider(**PLENTY)
-    counter = TokenCountingHandler(tokenizer=str.split)
-    llm = AdaptiveLLM(llm=lab.llm(emulator, client))
-    Settings.llm = llm
-    Settings.callback_manager = CallbackManager([counter])
-    try:
-        Settings.llm.chat(_said("hello"))
-    finally:
-        Settings.llm = Settings.callback_manager = None
-    assert counter.prompt_llm_token_count > 0
-    assert len(counter.llm_token_counts) == 1  # once, not for the wrapper as well
-    given = CallbackManager([])
-    assert AdaptiveLLM(llm=llm.llm, callback_manager=given).llm.callback_manager is given
-    llm.system_prompt = "Be kind."
-    assert llm.llm.system_prompt == "Be kind."
-
-
-def test_what_only_the_wrapped_one_has_is_set_there(lab, client):
-    llm = AdaptiveLLM(llm=lab.llm(lab.provider(), client))
-    llm.temperature, llm.model = 0.7, "gpt-4.1"
-    assert (llm.llm.temperature, llm.llm.model) == (0.7, "gpt-4.1")
-    assert (llm.temperature, llm.metadata.model_name) == (0.7, "gpt-4.1")
-    with pytest.raises(ValueError, match="no_such"):
-        llm.no_such = 1
-
-
-def test_no_key_gets_into_an_error(lab, client):
-    llm = lab.llm(lab.provider(), client, api_key="sk-secret")
-    embedding = lab.embedding(lab.provider(), client, api_key="sk-secret")
-    for build in (
-        lambda: AdaptiveLLM(AdaptiveLLM(llm)),
-        lambda: AdaptiveLLM(AdaptiveLLM(llm).as_structured_llm(City)),
-        lambda: AdaptiveLLM(embedding),
-        lambda: AdaptiveEmbedding(llm),
-        lambda: AdaptiveEmbedding(AdaptiveEmbedding(embedding)),
-    ):
-        with pytest.raises(ConfigurationError) as raised:
-            build()
-        assert "secret" not in str(raised.value)
 
 
 def test_predict_sends_the_wrapped_ones_system_prompt(lab, client):
@@ -275,97 +199,6 @@ def test_a_message_with_a_picture_is_sent_as_it_is(lab, client, limiter, bucket_
     llm = AdaptiveLLM(llm=lab.llm(emulator, client), limiter=limiter)
     assert llm.chat([message]).raw.usage.prompt_tokens > 85  # an image is 85 tokens there
     assert (bucket_of().admitted, bucket_of().in_flight) == (1, 0)
-
-
-WORDS = "word " * 400  # 500 tokens
-
-
-@pytest.mark.parametrize(
-    ("block", "tokens"),
-    [
-        (TextBlock(text=WORDS), 500),
-        (ImageBlock(url="http://127.0.0.1/a.png"), 800),
-        (AudioBlock(audio=b"RIFF", format="wav"), 800),
-        (VideoBlock(url="http://127.0.0.1/a.mp4"), 800),
-        (DocumentBlock(data=b"%PDF", document_mimetype="application/pdf"), 800),
-        (ThinkingBlock(content=WORDS), 500),
-        (ToolCallBlock(tool_name="look", tool_kwargs={"at": WORDS}), 501),
-        (CitableBlock(title="t", source="s", content=[TextBlock(text=WORDS)]), 500),
-        (CachePoint(cache_control=CacheControl(type="ephemeral")), 0),
-    ],
-    ids=lambda value: getattr(value, "block_type", ""),
-)
-def test_each_kind_of_content_counts(block, tokens):
-    prompt = messages_prompt([ChatMessage(role="user", blocks=[block])])
-    assert guess_tokens(prompt) == tokens
-
-
-def test_calls_of_tools_in_the_old_form_count():
-    message = ChatMessage(
-        role="assistant", content="", additional_kwargs={"tool_calls": [{"arguments": WORDS}]}
-    )
-    assert guess_tokens(messages_prompt([message])) == 500
-    assert guess_tokens(messages_prompt(["no message"])) == 3
-
-
-COPIES = {
-    "pickle": lambda llm: pickle.loads(pickle.dumps(llm)),
-    "deepcopy": copy.deepcopy,
-    "copy": copy.copy,
-    "model_copy": lambda llm: llm.model_copy(),
-}
-
-
-@pytest.mark.parametrize("how", COPIES)
-def test_a_copy_shares_the_limiter(how, lab, client):
-    emulator = lab.provider(**PLENTY)
-    llm = AdaptiveLLM(llm=lab.llm(emulator, client), quotas={"requests": 30})
-    llm.llm._http_client = None  # which cannot be copied, as LlamaIndex would warn
-    clone = COPIES[how](llm)
-    clone.llm._http_client = client
-    assert isinstance(clone, FunctionCallingLLM)
-    assert clone.limiter is llm.limiter
-    assert clone.chat(_said("hello")).message.content
-    (bucket,) = llm.limiter.snapshot().buckets
-    assert (bucket.admitted, bucket.in_flight) == (1, 0)
-
-
-def test_to_dict_and_from_dict(lab, client, monkeypatch):
-    llm = AdaptiveLLM(llm=lab.llm(lab.provider(), client, temperature=0.7, system_prompt="Be brief."))
-    told = llm.to_dict()
-    assert told["class_name"] == AdaptiveLLM.class_name() == "AdaptiveLLM"
-    assert "limiter" not in told
-    for again in (AdaptiveLLM.from_dict(told), load_llm(told), AdaptiveLLM.from_json(llm.to_json())):
-        assert isinstance(again, AdaptiveLLM)
-        assert isinstance(again, FunctionCallingLLM)
-        assert (again.llm.temperature, again.system_prompt) == (0.7, "Be brief.")
-    limiter = Limiter()
-    assert AdaptiveLLM.from_dict(told, limiter=limiter).limiter is limiter
-    assert AdaptiveLLM.model_json_schema()["properties"]["llm"]
-
-
-class Kind(str, enum.Enum):
-    SMALL = "small"
-
-
-class Named(MockLLM):
-    @property
-    def metadata(self):
-        return LLMMetadata(model_name="of-metadata")
-
-
-class Own(MockLLM):
-    """An LLM that LlamaIndex's loader does not know."""
-
-    @classmethod
-    def class_name(cls):
-        return "own_llm"
-
-
-def test_from_dict_of_an_llm_that_is_only_imported():
-    assert isinstance(AdaptiveLLM.from_dict(AdaptiveLLM(llm=Own()).to_dict()).llm, Own)
-    with pytest.raises(ValueError, match="no_such"):
-        AdaptiveLLM.from_dict({"llm": {"class_name": "no_such"}})
 
 
 class Heard(BaseEventHandler):
@@ -466,50 +299,6 @@ def test_the_callback_manager_hears_it_once(lab, client):
     assert CBEventType.LLM not in counter.event_starts_to_ignore
 
 
-@pytest.mark.parametrize(
-    ("build", "words"),
-    [
-        (lambda: AdaptiveLLM(llm="gpt-4o"), "llm must be a LlamaIndex LLM, got 'gpt-4o'"),
-        (lambda: AdaptiveLLM(llm=None), "llm must be a LlamaIndex LLM, got None"),
-        (
-            lambda: AdaptiveLLM(llm=AdaptiveLLM(llm=MockLLM())),
-            "llm is limited already, by its own AdaptiveLLM",
-        ),
-        (
-            lambda: AdaptiveLLM(llm=AdaptiveLLM(llm=MockLLM()).as_structured_llm(City)),
-            "limited already, by the AdaptiveLLM that is its llm: StructuredLLM",
-        ),
-        (lambda: AdaptiveLLM(llm=MockLLM), "llm must be a LlamaIndex LLM, got <class '.*MockLLM'>"),
-        (lambda: AdaptiveLLM(llm=MockEmbedding(embed_dim=2)), "got MockEmbedding"),
-        (lambda: AdaptiveLLM(llm=_limited()), "llm is limited already, by rate_limiter=<"),
-        (lambda: AdaptiveLLM(llm=MockLLM(), limiter="redis"), "limiter must be a Limiter, got 'redis'"),
-        (
-            lambda: AdaptiveLLM(llm=MockLLM(), limiter=Limiter(), max_wait=3),
-            "max_wait=3 belongs to the Limiter",
-        ),
-        (lambda: AdaptiveLLM(llm=MockLLM(), requests_per_second=1), "'requests_per_second'"),
-        (lambda: AdaptiveLLM(llm=MockLLM(), max_wait=-1), "max_wait must be .* got -1"),
-        (
-            lambda: AdaptiveLLM(llm=MockLLM(), rate_limiter=TokenBucketRateLimiter()),
-            "limited by its limiter=, not by rate_limiter=Token",
-        ),
-        (
-            lambda: setattr(AdaptiveLLM(llm=MockLLM()), "rate_limiter", AdaptiveLimiter()),
-            "limited by its limiter=, not by rate_limiter=<",
-        ),
-    ],
-)
-def test_a_wrong_argument_is_named_with_its_value(build, words):
-    with pytest.raises(ConfigurationError, match=words):
-        build()
-
-
-def _limited():
-    llm = MockLLM()
-    llm.rate_limiter = AdaptiveLimiter()
-    return llm
-
-
 def test_it_wraps_a_structured_llm_too(lab, client, limiter, same_books):
     emulator = lab.provider(**PLENTY)
     inner = lab.llm(emulator, client, max_tokens=200).as_structured_llm(City)
@@ -528,47 +317,3 @@ def test_what_is_wrong_with_a_prompt_is_the_wrapped_llms_to_say(lab, client):
     with pytest.raises(KeyError, match="country"):
         llm.structured_predict(City, Broken("The largest city of {country}?"), country="Italy")
     assert llm.limiter.snapshot().buckets[0].in_flight == 0
-
-
-def test_the_rest_of_an_llm_is_the_wrapped_ones(lab, client):
-    inner = lab.llm(lab.provider(), client)
-    llm = AdaptiveLLM(llm=inner)
-    messages = _said("hello")
-    assert llm.convert_chat_messages(messages) == inner.convert_chat_messages(messages)
-    prepared = llm._prepare_chat_with_tools([TOOL], "Rome?", tool_required=True)
-    assert prepared == inner._prepare_chat_with_tools([TOOL], "Rome?", tool_required=True)
-    with pytest.raises(AttributeError):
-        llm._no_such_thing  # noqa: B018 - reading is what is tested
-
-
-@pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        ({"model": "gpt-4o"}, "gpt-4o"),
-        ({"engine": "my-deployment", "model": "gpt-4o"}, "my-deployment"),
-        ({"model_name": "unknown"}, "of-metadata"),
-        ({}, "of-metadata"),
-        ({"model": Kind.SMALL}, "small"),
-    ],
-)
-def test_the_name_under_which_a_provider_limits(fields, named):
-    llm = Named()
-    llm.__dict__.update(fields)
-    assert model_of(llm) == named
-    assert describe_llm(llm, [], {"model": "of-the-call"})["model"] == "of-the-call"
-
-
-@pytest.mark.parametrize(
-    ("fields", "options", "bound"),
-    [
-        ({}, {}, None),
-        ({"max_tokens": 100}, {}, 100),
-        ({"max_tokens": 100, "additional_kwargs": {"max_completion_tokens": 50}}, {}, 50),
-        ({"max_tokens": 100, "additional_kwargs": {"max_completion_tokens": 50}}, {"max_tokens": 7}, 7),
-        ({"max_tokens": "many"}, {"max_tokens": True}, None),
-    ],
-)
-def test_the_bound_of_the_answer_is_the_calls_before_the_llms(fields, options, bound):
-    llm = Named()
-    llm.__dict__.update(fields)
-    assert describe_llm(llm, [], options)["max_tokens"] == bound
