@@ -27,6 +27,7 @@ def executed(request):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.xdist_group("notebooks")  # one process waits for them all
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_it_runs(path, executed):
     outputs = [output for cell in code(executed[path].result()) for output in cell.outputs]
