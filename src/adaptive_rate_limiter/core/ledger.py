@@ -63,7 +63,7 @@ class Ledger:
             spent[unit] = spent.get(unit, 0.0) + amount
             unanswered[unit] = unanswered.get(unit, 0.0) + amount
         for gauge in self.gauges:
-            amount = cost.get(gauge.unit)
+            amount = cost.get(gauge.unit, 0.0)
             if amount:
                 gauge.take(amount, now)
         self.seq += 1
