@@ -1,7 +1,8 @@
-"""What one call costs in several arms: each in a process of its own, all in turns, since machines are noisy.
+"""What one call costs in several arms, all in turns, since machines are noisy.
 
-A round is the mean of CALLS calls in CPU time, and the quickest round of each arm counts: what others add to it was other
-work on the machine.
+A round is the mean of a few calls in CPU time, short enough to fall between two bouts of other work, and the quickest of
+many counts: what others add to it was other work on the machine. No two processes have their memory in the same places,
+which makes one of them some percent slower than the next for all its life: so each arm has PROCESSES.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
-ROUNDS, CALLS = 120, 20
+PROCESSES, ROUNDS, CALLS = 2, 250, 5
 
 
 def serve(call: Callable[[], float]) -> None:
@@ -23,19 +24,24 @@ def serve(call: Callable[[], float]) -> None:
 def measure(arms: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Microseconds of one call in each arm; `arms` are the arguments of `python -m` that serve them, by name."""
     with ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-m", *arm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-                )
-            )
-            for name, arm in arms.items()
-        }
-        rounds = [{name: _round(worker) for name, worker in workers.items()} for _ in range(ROUNDS + 1)]
-        for worker in workers.values():
+        workers = [
+            (name, stack.enter_context(_started(arm))) for _ in range(PROCESSES) for name, arm in arms.items()
+        ]
+        for _, worker in workers:  # imports and first-use costs
+            _round(worker)
+        quickest = dict.fromkeys(arms, float("inf"))
+        for _ in range(ROUNDS):
+            for name, worker in workers:
+                quickest[name] = min(quickest[name], _round(worker))
+        for _, worker in workers:
             worker.stdin.close()  # type: ignore[union-attr]
-    del rounds[0]  # imports and first-use costs
-    return {name: min(one[name] for one in rounds) for name in arms}
+    return quickest
+
+
+def _started(arm: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *arm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def _round(worker: subprocess.Popen[str]) -> float:

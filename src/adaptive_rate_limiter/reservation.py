@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
-from adaptive_rate_limiter.core.hold import HoldState
+from adaptive_rate_limiter.core.hold import RESERVED, HoldState
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reservation", "current_reservation"]
 
-UNANSWERABLE = frozenset({HoldState.CANCELLED, HoldState.REFUSED})
+UNANSWERABLE = (HoldState.CANCELLED, HoldState.REFUSED)
 
 current_reservation: ContextVar[Reservation | None] = ContextVar(
     "adaptive_rate_limiter_current", default=None
@@ -157,7 +157,7 @@ class Reservation:
         moved = self._limiter.rehome(self, url, credential)
         hold = self.call.hold
         first, self._unsent = self._unsent, False
-        if moved or not first or hold is None or hold.state is not HoldState.RESERVED:
+        if moved or not first or hold is None or hold.state is not RESERVED:
             self._resend = True
             return True
         self.begin()
@@ -230,9 +230,9 @@ class Reservation:
         if self.closed:
             return
         hold = self.call.hold
-        if usage and hold is not None and hold.state is HoldState.RESERVED:
+        if usage and hold is not None and hold.state is RESERVED:
             self._limiter.clock.call_at(-inf, partial(self._settle, usage))
-        elif self.call.in_line or (hold is not None and hold.state is HoldState.RESERVED):
+        elif self.call.in_line or (hold is not None and hold.state is RESERVED):
             self.closed = True
             self.bucket.abandon(self.call)
 
@@ -240,7 +240,8 @@ class Reservation:
         self.settle(**usage)
 
     def __del__(self) -> None:
-        self.abandon()
+        if not self.closed:
+            self.abandon()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -275,9 +276,11 @@ class Wait:
 
 def _known(amount: Any) -> float | None:
     """Usage comes from a provider's response, which may hold anything."""
+    if amount is None:
+        return None
     if type(amount) is int:
         return amount if amount >= 0 else None
     try:
-        return amount if amount is not None and 0 <= amount < inf else None
+        return amount if 0 <= amount < inf else None
     except TypeError:
         return None

@@ -6,6 +6,7 @@ import pytest
 
 from adaptive_rate_limiter.core.bucket import UNREAD, Bucket
 from adaptive_rate_limiter.core.charging import Usage
+from adaptive_rate_limiter.core.gauge import TOGETHER
 from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.core.quota import Quota
 from adaptive_rate_limiter.core.told import SURE_AFTER
@@ -43,6 +44,26 @@ def test_admitted_at_once_or_in_line_until_its_time():
     assert third.reason == "requests"
     assert bucket.dispatch(30.0) == [third]
     assert bucket.wake_at == math.inf
+
+
+def test_those_who_could_go_within_milliseconds_go_together():
+    bucket = bucket_of(Quota("requests", 2000, window=1))
+    line = [sent(bucket) for _ in range(2020)][2000:]
+    assert bucket.dispatch(0.0) == []
+    assert bucket.wake_at == TOGETHER
+    assert bucket.dispatch(TOGETHER) == line[:10]
+
+
+@pytest.mark.parametrize("burst", [1, 2, 4])
+def test_nothing_of_a_shallow_bucket_is_lost_by_going_together(burst):
+    bucket = bucket_of(Quota("requests", 1000, window=1, burst=burst))
+    line, now, done = [sent(bucket) for _ in range(burst + 100)][burst:], 0.0, []
+    while len(done) < 100:
+        done += bucket.dispatch(now)
+        now = bucket.wake_at
+    assert done == line
+    assert bucket.ledger.gauges[0].active[0].lost < 1e-9
+    assert now == math.inf
 
 
 def test_nobody_jumps_the_line():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptive_rate_limiter.core.queue import AGEING, OVERTAKING, Call, FairQueue, Funds
+from adaptive_rate_limiter.core.queue import AGEING, LOOKAHEAD, OVERTAKING, Call, FairQueue, Funds
 
 
 def call(size=1.0, since=0.0, **fields):
@@ -163,6 +163,39 @@ def test_leaving_keeps_the_sums():
     queue.remove(calls[0])
     assert queue.totals == {"requests": 2.0, "tokens": 9.0}
     assert queue.next(lambda _now: None, 0.0) is calls[1]
+
+
+class Size(float):
+    """Counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other):
+        Size.compared += 1
+        return float(self) == other
+
+    def __lt__(self, other):
+        Size.compared += 1
+        return float(self) < other
+
+    __hash__ = float.__hash__
+
+
+def test_who_leaves_a_line_of_equals_is_found_without_a_look_at_each_of_them():
+    queue = FairQueue()
+    line = [call(size=Size(1.0), since=float(index)) for index in range(LOOKAHEAD + 100)]
+    for item in line:
+        queue.push(item)
+    before = Size.compared
+    for item in (
+        line[-1],
+        line[LOOKAHEAD // 2],
+    ):  # beyond those that are looked at for balance, and among them
+        queue.remove(item)
+    assert Size.compared - before < 100
+    assert [served(queue) for _ in range(queue.count)] == [
+        item for item in line if item not in (line[-1], line[LOOKAHEAD // 2])
+    ]
 
 
 def test_another_attempt_keeps_its_place():

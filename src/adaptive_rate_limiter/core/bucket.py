@@ -16,7 +16,7 @@ from adaptive_rate_limiter.core.account import Account
 from adaptive_rate_limiter.core.charging import GENERIC, Charging, Usage
 from adaptive_rate_limiter.core.discovery import Discovery
 from adaptive_rate_limiter.core.estimate import Estimator
-from adaptive_rate_limiter.core.hold import HoldState
+from adaptive_rate_limiter.core.hold import RESERVED
 from adaptive_rate_limiter.core.hypotheses import MINUTE
 from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.core.levels import BucketLevel
@@ -94,7 +94,7 @@ class Bucket:
 
     def submit(self, call: Call, now: float) -> None:
         """Admit the call (`hold` is set), put it in line, or raise CapacityExceededError at once."""
-        if (never := verdicts.never(self, call, now)) is not None:
+        if call.certain and (never := verdicts.never(self, call, now)) is not None:
             raise never
         if not self.queue.count and self._blocked(call.cost, now) is None:
             self._admit(call, now)
@@ -111,7 +111,7 @@ class Bucket:
 
     def try_submit(self, call: Call, now: float) -> bool:
         """Admit the call if nobody is in line and all limits can pay it now; never put it in line."""
-        if (never := verdicts.never(self, call, now)) is not None:
+        if call.certain and (never := verdicts.never(self, call, now)) is not None:
             raise never
         if self.queue.count or self._blocked(call.cost, now) is not None:
             return False
@@ -138,7 +138,9 @@ class Bucket:
             if call is None:
                 break
             wait = self._blocked(call.cost, now)
-            if (never := verdicts.never(self, call, now)) is not None:  # a limit was lowered while it waited
+            if (
+                call.certain and (never := verdicts.never(self, call, now)) is not None
+            ):  # a limit was lowered while it waited
                 queue.remove(call)
                 call.error = never
                 done.append(call)
@@ -183,7 +185,7 @@ class Bucket:
         short = self.ledger.shortage(cost, now)
         if short is not None:
             gauge, missing = short
-            return Wait(gauge.unit, missing, max(now + 1e-4, self.ledger.ready_at(cost, now)[0]))
+            return Wait(gauge.unit, missing, max(now + gauge.lull, self.ledger.ready_at(cost, now)[0]))
         if self.untold:
             ready = self.discovery.ready_at(cost, now, self.queue.count)
             if ready > now:
@@ -326,7 +328,7 @@ class Bucket:
     def settle(self, call: Call, usage: Usage, now: float) -> bool:
         """The true usage replaces the estimate. False if the call had already ended."""
         hold = call.hold
-        if hold is None or hold.state is not HoldState.RESERVED:
+        if hold is None or hold.state is not RESERVED:
             return False
         charged = self.charging.charge(usage, hold.cost, call.max_tokens)
         self.ledger.settle(hold, charged, now)

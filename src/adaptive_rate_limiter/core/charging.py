@@ -48,17 +48,17 @@ class Charging:
 
     def charge(self, usage: Usage, held: Cost, max_tokens: float | None) -> Cost:
         """What the call has cost, for a hold of `held`; units that are missing cost what was held."""
-        charged = dict(held)
-        free = usage.cached_tokens if self.cache_reads_free else 0.0
-        if usage.input_tokens is not None:
-            charged[INPUT_TOKENS] = max(0.0, usage.input_tokens - free)
-        if usage.output_tokens is not None:
-            charged[OUTPUT_TOKENS] = usage.output_tokens
-        total = usage.tokens
-        if total is None and usage.input_tokens is not None and usage.output_tokens is not None:
-            total = usage.input_tokens + usage.output_tokens
+        input_tokens, output_tokens, total, cached = usage
+        charged = {**held}
+        free = cached if self.cache_reads_free else 0.0
+        if input_tokens is not None:
+            charged[INPUT_TOKENS] = max(0.0, input_tokens - free) if free else input_tokens
+        if output_tokens is not None:
+            charged[OUTPUT_TOKENS] = output_tokens
+            if total is None and input_tokens is not None:
+                total = input_tokens + output_tokens
         if total is not None:
-            used = max(0.0, total - free)
+            used = max(0.0, total - free) if free else total
             kept = self.keeps_max_tokens and max_tokens is not None
             charged[TOKENS] = max(used, held.get(TOKENS, 0.0)) if kept else used
         return charged

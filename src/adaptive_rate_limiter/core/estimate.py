@@ -47,15 +47,15 @@ class Quantile:
     def learn(self, seen: float) -> None:
         if not 0 < seen < math.inf:
             return
-        self.count += 1
         self.seen += 1
-        if self.count == 1:
-            self.value = seen
-            return
-        if self.count > EARLY:
+        self.count = count = self.count + 1
+        if count > EARLY:
             self.value *= self.up if seen > self.value else self.down
             return
-        step = 0.5 / math.sqrt(self.count)
+        if count == 1:
+            self.value = seen
+            return
+        step = 0.5 / math.sqrt(count)
         miss = 1.0 if seen > self.value else 0.0
         self.value *= math.exp(step * (miss - (1 - self.level)))
 

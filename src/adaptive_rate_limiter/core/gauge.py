@@ -11,6 +11,8 @@ from adaptive_rate_limiter.core.windows import SlidingLevel, WindowLevel
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.quota import Quota
 
+TOGETHER = 0.005  # seconds; a busy thread keeps others waiting for as long (sys.getswitchinterval)
+INSTANT = 1e-4  # seconds to the next look at the least
 NAMES: dict[type, str] = {
     BucketLevel: "token_bucket",
     WindowLevel: "fixed_window",
@@ -59,6 +61,14 @@ class Gauge:
     @property
     def rate(self) -> float:
         return self.limit / self.window
+
+    @property
+    def lull(self) -> float:
+        """Seconds for which the line need not be looked at: those who could go meanwhile go together.
+
+        Only of a limit that cannot fill up meanwhile, or what flows in would be lost.
+        """
+        return max(INSTANT, min(TOGETHER, 0.5 * self.capacity / self.rate))
 
     @property
     def capacity(self) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.evidence import Shot
 from adaptive_rate_limiter.core.gauge import Gauge
-from adaptive_rate_limiter.core.hold import Hold, HoldState
+from adaptive_rate_limiter.core.hold import RESERVED, SETTLED, Hold, HoldState
 from adaptive_rate_limiter.core.levels import EPSILON
 from adaptive_rate_limiter.core.matching import matched
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 RECENT = 1024  # holds remembered for a limit that is told for the first time
 OVERTAKING = 64  # sends, after one, that may have overtaken it
-
-
 LONGEST_UNSENT = 5.0  # seconds from an admission to its send: for a busy process, or one that sends otherwise
+GRACE, NEARLY = 1 + EPSILON, 1 - EPSILON
 
 
 class Ledger:
@@ -116,11 +115,13 @@ class Ledger:
 
     def settle(self, hold: Hold, actual: Cost, now: float) -> bool:
         """Replace the reservation by what was really used. False if the hold had already ended."""
-        if not self._end(hold, HoldState.SETTLED):
+        if not self._end(hold, SETTLED):
             return False
+        cost = hold.cost
         for gauge in self.gauges:
-            held = hold.cost.get(gauge.unit, 0.0)
-            surplus = held - actual.get(gauge.unit, held)
+            unit = gauge.unit
+            held = cost.get(unit, 0.0)
+            surplus = held - actual.get(unit, held)
             if surplus:
                 gauge.repay(surplus, now, hold.counted_at, counted=gauge in hold.told)
         return True
@@ -147,7 +148,7 @@ class Ledger:
         return True
 
     def _end(self, hold: Hold, state: HoldState, counted: tuple[str, ...] | None = None) -> bool:
-        if hold.state is not HoldState.RESERVED:
+        if hold.state is not RESERVED:
             return False
         hold.state = state
         if hold.on_the_way:
@@ -160,8 +161,9 @@ class Ledger:
         if hold.answered:
             return
         hold.answered = True
+        unanswered = self.unanswered
         for unit, amount in hold.cost.items():
-            self.unanswered[unit] -= amount
+            unanswered[unit] -= amount
         for gauge in self.told:
             if counted is None or gauge.unit in counted:
                 gauge.answered(hold.cost.get(gauge.unit, 0.0), hold.seq)
@@ -179,12 +181,12 @@ class Ledger:
             amount = cost.get(gauge.unit)
             if amount:
                 left = gauge.available(now)
-                if left < amount - EPSILON * amount:
+                if left < amount * NEARLY:
                     if self.unanswered.get(gauge.unit, 0.0) <= EPSILON:
                         gauge.catch_up(self.recent[-1].at if self.recent else now, now)
                         left = gauge.available(now)
                     wanted = min(amount, gauge.capacity - gauge.floor(now))
-                    if left < wanted * (1 - EPSILON):
+                    if left < wanted * NEARLY:
                         return gauge, wanted - left
         return None
 
@@ -225,7 +227,7 @@ class Ledger:
     def too_large(self, cost: Cost) -> Gauge | None:
         """A gauge whose whole limit is smaller than `cost`."""
         for gauge in self.gauges:
-            if cost.get(gauge.unit, 0.0) > gauge.capacity * (1 + EPSILON):
+            if cost.get(gauge.unit, 0.0) > gauge.capacity * GRACE:
                 return gauge
         return None
 

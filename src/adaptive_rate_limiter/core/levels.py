@@ -64,11 +64,13 @@ class BucketLevel:
             inflow = elapsed * self.rate
             self.at = now
             self.refilled += inflow
-            self.value += inflow
+            left = self.value + inflow
             most = self.burst - self.on_the_way  # the provider's bucket is no more than full
-            if self.value > most:
-                self.lost += self.value - most
-                self.value = most
+            if left > most:
+                self.lost += left - most
+                left = most
+            self.value = left
+            return left
         return self.value
 
     def arrive(self, amount: float, at: float) -> None:

@@ -44,8 +44,8 @@ class Call:
     """
 
     __slots__ = (
-        "attempt", "certain", "cost", "deadline", "error", "guessed", "hold", "in_line", "max_tokens", "queued_at", "rank", "reason",
-        "share", "since", "size", "tenant", "trial", "wake",
+        "attempt", "certain", "cost", "deadline", "error", "guessed", "hold", "in_line", "max_tokens", "place", "queued_at", "rank",
+        "reason", "share", "since", "size", "tenant", "trial", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,7 @@ class Call:
         self.max_tokens = max_tokens
         self.attempt = 1
         self.queued_at = since
+        self.place = 0  # among those that ever stood in its lane
         self.size = 0.0
         self.share = 0.0
         self.in_line = False
@@ -109,9 +110,10 @@ class Lane:
 
     def push(self, call: Call) -> None:
         self.seq += 1
-        heapq.heappush(self.by_age, (call.rank, self.seq, call))
+        call.place = self.seq
+        heapq.heappush(self.by_age, (call.rank, call.place, call))
         if len(self.by_size) < LOOKAHEAD:
-            insort(self.by_size, (call.size, self.seq, call))
+            insort(self.by_size, (call.size, call.place, call))
         if call.rank != call.since:
             self.varied = True
         call.in_line = True
@@ -120,12 +122,9 @@ class Lane:
     def remove(self, call: Call) -> None:
         call.in_line = False
         self.count -= 1
-        place = bisect_left(self.by_size, (call.size,))
-        while place < len(self.by_size) and self.by_size[place][0] == call.size:
-            if self.by_size[place][2] is call:
-                del self.by_size[place]
-                break
-            place += 1
+        place = bisect_left(self.by_size, (call.size, call.place))
+        if place < len(self.by_size) and self.by_size[place][2] is call:
+            del self.by_size[place]
         if not self.count:
             self.by_age.clear()
             self.by_size.clear()

@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 WHOLE = (
@@ -54,24 +55,31 @@ def describe(content: bytes, path: str = "") -> dict[str, Any]:
 def described(body: dict[str, Any], path: str = "") -> dict[str, Any]:
     """`describe` for a body that was read already."""
     call: dict[str, Any] = {}
-    named = MODEL_IN_PATH.search(path)  # Azure, Gemini, Bedrock
+    named, answered = _told_by(path)
     if isinstance(body.get("model"), str):
         call["model"] = body["model"]
     elif named:
-        call["model"] = named[1]
+        call["model"] = named
     prompt = [value for name, value in body.items() if name in PROMPTS and value]
     if prompt:
         call["prompt"] = prompt
-    if WITHOUT_ANSWER.search(path):
+    if not answered:
         call["max_tokens"] = 0
     elif (bound := _bound(body)) is not None:
         call["max_tokens"] = bound
     return call
 
 
+@lru_cache(maxsize=256)
+def _told_by(path: str) -> tuple[str | None, bool]:
+    """The model that a path names (Azure, Gemini, Bedrock), and whether what it asks for has an answer in tokens."""
+    named = MODEL_IN_PATH.search(path)
+    return named[1] if named else None, WITHOUT_ANSWER.search(path) is None
+
+
 def _bound(body: dict[str, Any]) -> int | None:
     """The most tokens that the answer may have; for each of `n` answers."""
-    for place in (body, *[body[name] for name in BOUND_HOLDERS if name in body]):
+    for place in (body, *map(body.get, BOUND_HOLDERS)):
         if not isinstance(place, dict):
             continue
         for name in OUTPUT_BOUNDS:
