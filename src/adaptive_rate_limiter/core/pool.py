@@ -20,7 +20,6 @@ __all__ = ["FORGET", "LEASE", "LIVES", "Fact", "Grant", "Granted", "Pool", "Rene
 BATCH = 0.1  # seconds of its share that a busy worker takes at the least, where no single call needs more
 PATIENCE = 5.0  # seconds until a worker far back in the line comes again, at the most
 EARLY = 0.8  # of the time until its turn: it may come sooner than it seems
-UP_GAIN = 0.1  # share of a told surplus that is believed at once, as in `core/told.py`
 
 
 class Pool:
@@ -138,18 +137,18 @@ class Pool:
         return list(known.values())
 
     def _correct(self, limit: SharedLimit, worker: Worker, fact: Fact, now: float) -> None:
-        """Down at once to the most that is possible, and up slowly to what is sure.
+        """Down at once to the most that is possible, and up to what is sure.
 
         The header counts at least what had been sent for sure when its request went out, and nothing that is
-        still leased to its worker.
+        still leased to its worker. After calls, all is never left.
         """
         left = limit.available()
         most = fact.remaining + limit.refilled - fact.refilled - worker.leased.get(limit.key, 0.0)
         least = fact.remaining + fact.sent - limit.taken
         if left > most:
             limit.correct(most, now)
-        elif least > left:
-            limit.correct(left + UP_GAIN * (least - left), now)
+        elif least > left and fact.remaining < limit.limit:
+            limit.correct(least, now)
 
     # What it gets
 

@@ -1,7 +1,7 @@
 -- One step on the pool of one bucket: core/pool.py, number for number. share.lua, inferred.lua and roster.lua go before it.
 -- KEYS: those of roster.lua. ARGV[1]: the renewal, JSON. ARGV[2]: the time in seconds, or "" for the server's.
 -- ARGV[3]: seconds after which an untouched pool is forgotten. ARGV[4]: the bucket's name, for reports.
-local BATCH, PATIENCE, EARLY, UP_GAIN = 0.1, 5.0, 0.8, 0.1
+local BATCH, PATIENCE, EARLY = 0.1, 5.0, 0.8
 
 local function find(key)
   for _, l in ipairs(pool.limits) do if l.key == key then return l end end
@@ -56,8 +56,8 @@ local function correct_by(l, w, fact, now)
   local least = fact.remaining + fact.sent - l.taken
   if left > most then
     correct(l, most, now)
-  elseif least > left then
-    correct(l, left + UP_GAIN * (least - left), now)
+  elseif least > left and fact.remaining < l.limit then
+    correct(l, least, now)
   end
 end
 
