@@ -114,8 +114,8 @@ class Lease:
             if gauge.low > 0 and gauge.paid < gauge.low and not waits:
                 soonest = min(soonest, self.answered_at + BATCH)
             # What comes back, and what was told and learned, goes with the next question, unless somebody waits for it.
-            unheard = gauge.spent < -TINY or gauge.paid > TINY or (gauge.reading is not None and not waits)
-            active = active or gauge.spent > TINY or (unheard and self.hungry)
+            unheard = gauge.spent < -TINY or (gauge.reading is not None and not waits)
+            active = active or gauge.spent > TINY or gauge.paid > TINY or (unheard and self.hungry)
         if self._blocked(now):
             soonest = min(soonest, max(self.careful_until, self.retry_at if self.asked_for_line else now))
         if self.open:
@@ -155,9 +155,10 @@ class Lease:
             need = _finite(self._head(now))
             due = _finite(bucket.queue.totals)
         gauges = self.gauges()
+        idle = not bucket.queue.count and self.ledger.unanswered.get(REQUESTS, 0.0) <= TINY
         steady = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
         for gauge in gauges:
-            if steady >= STEADY and not careful:
+            if steady >= STEADY and not careful and not idle:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
         # What is held and does not suffice helps others until the rest is there.
         uses = tuple(
