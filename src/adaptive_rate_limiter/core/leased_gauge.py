@@ -35,7 +35,7 @@ class LeaseGauge(Gauge):
 
     __slots__ = (
         "debt", "fallback", "key", "known", "lease", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
-        "spending_at", "spent", "there",
+        "spending_at", "spent", "taught", "there",
     )  # fmt: skip
 
     def __init__(self, key: str, shape: Gauge, lease: Lease) -> None:
@@ -53,6 +53,7 @@ class LeaseGauge(Gauge):
         self.spending_at = 0.0
         self.low = 0.0
         self.there = 0.0  # left in the pool
+        self.taught = 0  # readings that the shape had when the pool last knew better
         self.fallback: BucketLevel | None = None  # while the backend cannot be reached
         self.marks: deque[tuple[float, float, float]] = deque(maxlen=MARKS)  # when, sent, refilled
         self.reading: tuple[int, float, float, float, float] | None = None  # seq, sent at, remaining, marks
@@ -194,11 +195,12 @@ class LeaseGauge(Gauge):
     def evidence(self) -> float:
         """How much is known of the limit here; nothing, where it was learned from the pool.
 
-        A reset that fits a bucket fits by chance hardly ever. All that fits no bucket looks like a window.
+        Two resets that fit a bucket fit by chance hardly ever. All that fits no bucket looks like a window.
         """
         shape = self.shape
         if isinstance(shape, ToldGauge):
-            return shape.readings * (1.0 if shape.active == (shape.bucket,) else DOUBTFUL)
+            own = shape.readings - self.taught
+            return own if own > 1 and shape.active == (shape.bucket,) else DOUBTFUL * own
         return CERTAIN if shape.source == "stated" else 0.0
 
     def letters(self) -> str:
@@ -223,6 +225,7 @@ class LeaseGauge(Gauge):
             level.resize(grant.limit, grant.window, now)
         shape.guessed = shape.guessed and grant.window == shape.window
         shape.limit, shape.window, shape.vote = grant.limit, grant.window, None
+        self.taught = shape.readings
         shape.follow(shape.models)
         shape.scores = [0.0 if letter in grant.algorithms else WORST for letter in "bfs"]
         shape.active = tuple(
