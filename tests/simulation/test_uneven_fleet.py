@@ -5,6 +5,7 @@ from tests.simulation.fleet import Fleet, Member, Way
 from tests.simulation.simulate import Provider
 from tests.simulation.workers import Churn
 
+from adaptive_rate_limiter.core.pool import Pool
 from adaptive_rate_limiter.testing.limits import FixedWindow, SlidingWindow, TokenBucket
 
 DEMAND = (1, 1, 2, 3, 4, 6, 8, 15)  # parts of the calls
@@ -23,6 +24,12 @@ class Uneven:
         ]
         self.calls = sum(calls * part // sum(DEMAND) for part in DEMAND)
 
+    def stop(self, at, seconds):
+        """The pool cannot be reached for so long, and knows nothing then."""
+        self.fleet.at(at, setattr, self.fleet, "reachable", False)
+        self.fleet.at(at + seconds, setattr, self.fleet, "pool", Pool())
+        self.fleet.at(at + seconds, setattr, self.fleet, "reachable", True)
+
     @property
     def lost(self):
         return self.calls - sum(member.done for member in self.members)
@@ -35,7 +42,36 @@ def test_what_a_header_tells_to_be_back_after_a_turn_is_not_believed_piecemeal(a
     uneven = Uneven(algorithm(LIMIT, WINDOW), seed=seed)
     uneven.fleet.run()
     assert uneven.lost == uneven.fleet.refused == 0
+    assert uneven.fleet.last <= 1.055 * WINDOW
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("algorithm", WINDOWS)
+def test_redis_back_without_its_data_does_not_begin_with_a_full_window(algorithm, seed):
+    """Marks of the old pool counted in the new one, and who was paused went on as in the outage, a minute later."""
+    uneven = Uneven(algorithm(LIMIT, WINDOW), seed=seed)
+    uneven.stop(WINDOW / 3, 10.0)
+    uneven.fleet.run()
+    assert uneven.lost == uneven.fleet.refused == 0
     assert uneven.fleet.last <= 1.06 * WINDOW
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_redis_back_without_its_data_does_not_begin_with_a_full_bucket(seed):
+    uneven = Uneven(TokenBucket(1200.0, 60.0), calls=2200, seed=seed)
+    uneven.stop(17.0, 10.0)
+    uneven.fleet.run()
+    assert uneven.lost == uneven.fleet.refused == 0
+    assert uneven.fleet.last <= 1.02 * (uneven.calls - 1200) / 20
+
+
+@pytest.mark.parametrize("algorithm", [*WINDOWS, TokenBucket])
+def test_a_pool_lost_in_the_middle_of_a_burst_costs_hardly_a_refusal(algorithm):
+    uneven = Uneven(algorithm(LIMIT, WINDOW))
+    uneven.stop(1.0, 0.0)
+    uneven.fleet.run(300.0)
+    assert uneven.lost == 0
+    assert uneven.fleet.refused <= 0.002 * CALLS
 
 
 def test_what_a_worker_has_leased_and_needs_no_more_is_back_before_a_window_ends():

@@ -34,7 +34,7 @@ class LeaseGauge(Gauge):
     """
 
     __slots__ = (
-        "debt", "fallback", "key", "known", "lease", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
+        "debt", "fallback", "key", "known", "lease", "lost", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
         "spending_at", "spent", "taught", "there",
     )  # fmt: skip
 
@@ -44,6 +44,7 @@ class LeaseGauge(Gauge):
         self.shape = shape
         self.lease = lease
         self.known: Granted | None = None
+        self.lost = False  # the pool that knew it: until it is told again nothing of it goes
         self.most = shape.capacity
         self.paid = 0.0
         self.debt = 0.0  # of `paid`, when the pending renewal was made
@@ -68,15 +69,18 @@ class LeaseGauge(Gauge):
 
     def available(self, now: float) -> float:
         lease = self.lease
+        told = self.shape if isinstance(self.shape, ToldGauge) else None
         left = self.paid if now < lease.expires_at else min(0.0, self.paid)
-        if self.known is None and isinstance(self.shape, ToldGauge):
-            left = self.shape.available(now)
+        if self.known is None and not self.lost and told is not None:
+            left = told.available(now)
         elif lease.outage and lease.on_outage == "open":
             left = math.inf
         elif self.fallback is not None:
             share = self.fallback.available(now)
             # A whole share pays for any call, and leaves debt.
             left = self.most if share >= self.fallback.burst * (1 - SPARE) else max(0.0, left) + share
+            if told is not None:
+                left = min(left, told.available(now))
         invitation = self.shape.invitation
         if invitation is not None and now >= invitation[0]:
             left = max(left, invitation[1])
@@ -125,7 +129,8 @@ class LeaseGauge(Gauge):
         if missing <= 0:
             return now
         if self.fallback is not None:
-            return self.fallback.ready_at(min(amount, self.fallback.burst), now)
+            ready = self.fallback.ready_at(min(amount, self.fallback.burst), now)
+            return max(ready, self.shape.ready_at(amount, now) if isinstance(self.shape, ToldGauge) else now)
         lease = self.lease
         if lease.pending is not None:  # as long again as it has taken so far
             return now + max(lease.round_trip, now - lease.asked_at)
@@ -143,6 +148,11 @@ class LeaseGauge(Gauge):
             self.reading = (self.lease.ledger.seq, now, 0.0, *self.marks[-1][1:])
 
     # To and from the pool
+
+    @property
+    def surplus(self) -> float:
+        """What a header told that the pool has not heard of, beyond what it had."""
+        return -math.inf if self.reading is None else self.reading[2] - self.there
 
     def note(self, reading: QuotaReading, hold: Hold) -> None:
         """A header told what remains: the pool is to hear of it, with what was known when the request was sent."""
@@ -168,7 +178,7 @@ class LeaseGauge(Gauge):
         """What the pool does not know, or knows otherwise; None if there is nothing."""
         shape, known, evidence = self.shape, self.known, self.evidence()
         burst = shape.bucket.burst if isinstance(shape, ToldGauge) else shape.capacity
-        if known is not None and not evidence:
+        if known is not None and not evidence and self.reading is None:
             return None
         differs = known is None or (
             evidence >= known.evidence
@@ -191,6 +201,21 @@ class LeaseGauge(Gauge):
             self.key, self.unit, shape.limit, shape.window, burst, self.letters(), evidence, remaining, sent,
             refilled, age, ends_in,
         )  # fmt: skip
+
+    def tell_anew(self, now: float) -> None:
+        """The pool is another, which was told nothing: it is to hear what is left at the most, as far as is known here.
+
+        That is what headers told, and what was spent and not told on top, since it is told as well. Of a stated limit
+        all that was spent here is told.
+        """
+        shape = self.shape
+        self.marks.clear()
+        self.lost, self.reading = True, None
+        if isinstance(shape, ToldGauge):
+            left = min(level.available(now) for level in shape.active)
+            self.reading = (self.lease.ledger.seq, now, max(0.0, left) + max(0.0, self.spent), -HUGE, 0.0)
+        elif shape.source == "stated":
+            self.spent = max(self.spent, shape.capacity - shape.available(now))
 
     def evidence(self) -> float:
         """How much is known of the limit here; nothing, where it was learned from the pool.
@@ -233,7 +258,7 @@ class LeaseGauge(Gauge):
         )
 
     def granted(self, grant: Granted, now: float) -> None:
-        self.known = grant
+        self.known, self.lost = grant, False
         self._adopt(grant, now)
         self.limit, self.window = grant.limit, grant.window
         self.most = grant.burst if "b" in grant.algorithms else grant.limit
@@ -241,7 +266,7 @@ class LeaseGauge(Gauge):
         self.pending_spent = 0.0
         self.paid += grant.amount - self.debt
         self.debt = 0.0
-        self.there = grant.left
+        self.there = self.shape.left = grant.left
         self.marks.append((now, grant.sent, grant.refilled))
         self.models, self.active, self.source = self.shape.models, self.shape.active, self.shape.source
 

@@ -8,7 +8,7 @@ when they are granted, so the limits are never passed, whatever becomes of a wor
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adaptive_rate_limiter.core.inferred import InferredRate
 from adaptive_rate_limiter.core.renewal import Fact, Grant, Granted, Learned, Lesson, Renewal, Use
@@ -29,6 +29,8 @@ class Pool:
         self.limits: list[SharedLimit] = []
         self.roster = Roster()
         self.at = 0.0
+        self.born = 0.0  # its first step, which tells it from one that was lost
+        self.absence = Absence()
         self.virtual = 0.0
         self.epoch = 0
         self.pause_until = 0.0
@@ -39,11 +41,16 @@ class Pool:
 
     def renew(self, renewal: Renewal, now: float) -> Grant:
         """Take what a worker reports, and grant it what it may have."""
-        self.at = now = max(now, self.at)
+        before = self.at
+        self.at = now = max(now, before)
+        self.born = self.born or now
         self.roster.reclaim(self.limits, now)
         for limit in self.limits:
             limit.advance(now, limit.leased)
         worker = self._worker(renewal)
+        if renewal.pool not in (0.0, self.born):  # its marks are those of a pool that was lost
+            renewal = replace(renewal, facts=(), away=max(renewal.away, LEASE))
+        self._miss(worker, renewal, before)
         if renewal.number > worker.number:
             worker.number = renewal.number
             worker.weight = renewal.weight
@@ -69,6 +76,17 @@ class Pool:
             return Worker(renewal.worker, -1, renewal.weight, self.virtual, self.epoch)
         self.roster.leave(worker, self.limits)
         return worker
+
+    def _miss(self, worker: Worker, renewal: Renewal, before: float) -> None:
+        """After an outage, or where all was lost, others may have sent what nobody has told of yet."""
+        now, away = self.at, renewal.away
+        if away > 0:
+            if before <= now - away and now >= self.absence.ends_at:
+                self.absence = Absence(now - away, now + LIVES * LEASE, renewal.workers, renewal.workers)
+            worker.away = now < self.absence.ends_at
+        elif worker.away:
+            worker.away = False
+            self.absence.missing -= 1
 
     # What a worker says
 
@@ -148,7 +166,7 @@ class Pool:
         if left > most:
             limit.correct(most, now)
         elif least > left and fact.remaining < limit.limit:
-            limit.correct(least, now)
+            limit.lift(least)
 
     # What it gets
 
@@ -157,7 +175,7 @@ class Pool:
         if worker.epoch != self.epoch:
             worker.finish, worker.epoch = 0.0, self.epoch
         worker.last, worker.unmet = {}, {}
-        asked = [self._asked(limit, worker, renewal) for limit in self.limits]
+        asked = [self._asked(limit, worker, renewal, now) for limit in self.limits]
         room = [ask.room for ask in asked]
         before = [0.0] * len(asked)
         if any(ask.want > 0 for ask in asked):
@@ -180,17 +198,18 @@ class Pool:
             self.virtual = 0.0
             self.epoch += 1
 
-    def _asked(self, limit: SharedLimit, worker: Worker, renewal: Renewal) -> Ask:
+    def _asked(self, limit: SharedLimit, worker: Worker, renewal: Renewal, now: float) -> Ask:
         held = worker.leased.get(limit.key, 0.0)
         need = max(0.0, min(renewal.need.get(limit.unit, 0.0), limit.capacity) - held)
         due = max(0.0, renewal.due.get(limit.unit, 0.0) - held)
         want = max(0.0, renewal.want.get(limit.unit, 0.0) - held)
         rate = limit.limit / limit.window * worker.weight / (self.roster.weights + worker.weight)
-        left = limit.available() - limit.guard
+        kept = limit.guard + self.absence.sent(limit, now)
+        left = limit.available() - kept
         quantum = max(need, left / (self.roster.busy + 1), rate * LEASE)
         want = min(max(need, due, want), quantum, limit.capacity)
         least = min(need, limit.capacity - limit.guard) * (1 - EPSILON)
-        return Ask(limit, need, due, want, rate, left, left - least if need > 0 else math.inf)
+        return Ask(limit, need, due, want, rate, kept, left, left - least if need > 0 else math.inf)
 
     def _patience(self, worker: Worker, turn: float) -> float:
         """Seconds until it asks again. Who is at the front is there when something comes back early."""
@@ -216,19 +235,41 @@ class Pool:
         return Grant(
             worker.number, expires_in, worker.retry_in, hungry, self.roster.alive,
             max(0.0, self.pause_until - now), self.reason if self.pause_until > now else "", tuple(limits),
-            tuple(self.learned),
+            tuple(self.learned), self.born,
         )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Absence:
+    """Workers that have been sending without a pool since `since`, and the `missing` ones of them, of which nothing is
+    known until `ends_at`: who is not back by then is taken to be dead.
+    """
+
+    since: float = 0.0
+    ends_at: float = 0.0
+    workers: int = 1
+    missing: int = 0
+
+    def sent(self, limit: SharedLimit, now: float) -> float:
+        """What those that are missing may have sent at most: each its part of what flowed in."""
+        if now >= self.ends_at or self.missing <= 0:
+            return 0.0
+        return self.missing / self.workers * limit.limit / limit.window * (now - self.since)
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a worker asks of one limit. `room`: what others may wait for before it, so that its need can be paid."""
+    """What a worker asks of one limit, of which something is `kept` back.
+
+    `room`: what others may wait for before it, so that its need can be paid.
+    """
 
     limit: SharedLimit
     need: float
     due: float
     want: float
     rate: float
+    kept: float
     left: float
     room: float
 
@@ -247,5 +288,5 @@ class Ask:
             return 0.0
         worker.unmet[limit.key] = min(missing, max(self.need, self.rate * LEASE))
         batch = min(missing, self.rate * BATCH)
-        ready = limit.ready_at(before + (batch if pays else self.need) + limit.guard, now) - now
+        ready = limit.ready_at(before + (batch if pays else self.need) + self.kept, now) - now
         return max(batch / self.rate, ready)

@@ -19,7 +19,26 @@ local function worker_of(renewal)
     return w
   end
   return {name = renewal.worker, number = -1, weight = renewal.weight, finish = pool.virtual, epoch = pool.epoch,
-    renewed = 0.0, ends_at = 0.0, dead = false, leased = {}, flying = {}, pace = {}, unmet = {}, free = {}, last = {}, retry_in = 0.0}
+    renewed = 0.0, ends_at = 0.0, dead = false, away = false, leased = {}, flying = {}, pace = {}, unmet = {}, free = {}, last = {}, retry_in = 0.0}
+end
+
+local function miss(w, renewal, before, now)
+  local away, absence = renewal.away, pool.absence
+  if away > 0 then
+    if before <= now - away and now >= absence.ends_at then
+      absence = {since = now - away, ends_at = now + LIVES * LEASE, workers = renewal.workers, missing = renewal.workers}
+      pool.absence = absence
+    end
+    w.away = now < absence.ends_at
+  elseif w.away then
+    w.away, absence.missing = false, absence.missing - 1
+  end
+end
+
+local function sent_in_absence(l, now)
+  local absence = pool.absence
+  if now >= absence.ends_at or absence.missing <= 0 then return 0.0 end
+  return absence.missing / absence.workers * l.limit / l.window * (now - absence.since)
 end
 
 local function find_new(renewal, now)
@@ -57,7 +76,7 @@ local function correct_by(l, w, fact, now)
   if left > most then
     correct(l, most, now)
   elseif least > left and fact.remaining < l.limit then
-    correct(l, least, now)
+    lift(l, least)
   end
 end
 
@@ -103,17 +122,18 @@ local function teach(lessons)
   end
 end
 
-local function ask_of(l, w, renewal)
+local function ask_of(l, w, renewal, now)
   local unit, most, held = l.unit, capacity(l), get(w.leased, l.key)
   local need = math.max(0.0, math.min(get(renewal.need, unit), most) - held)
   local due = math.max(0.0, get(renewal.due, unit) - held)
   local want = math.max(0.0, get(renewal.want, unit) - held)
   local rate = l.limit / l.window * w.weight / (pool.weights + w.weight)
-  local left = available(l) - guard(l)
+  local kept = guard(l) + sent_in_absence(l, now)
+  local left = available(l) - kept
   local quantum = math.max(need, left / (pool.busy + 1), rate * LEASE)
   want = math.min(math.max(need, due, want), quantum, most)
   local least = math.min(need, most - guard(l)) * (1 - EPSILON)
-  return {limit = l, need = need, due = due, want = want, rate = rate, left = left,
+  return {limit = l, need = need, due = due, want = want, rate = rate, kept = kept, left = left,
     room = need > 0 and left - least or INF}
 end
 
@@ -133,7 +153,7 @@ local function turn_of(ask, w, before, pays, now)
   if missing <= EPSILON * l.limit then return 0.0 end
   w.unmet[l.key] = math.min(missing, math.max(ask.need, ask.rate * LEASE))
   local batch = math.min(missing, ask.rate * BATCH)
-  local ready = ready_at(l, before + (pays and batch or ask.need) + guard(l), now) - now
+  local ready = ready_at(l, before + (pays and batch or ask.need) + ask.kept, now) - now
   return math.max(batch / ask.rate, ready)
 end
 
@@ -146,7 +166,7 @@ local function serve(w, renewal, now)
   if w.epoch ~= pool.epoch then w.finish, w.epoch = 0.0, pool.epoch end
   w.last, w.unmet = {}, {}
   local asked, pays, share, turn = {}, true, 0.0, 0.0
-  for i, l in ipairs(pool.limits) do asked[i] = ask_of(l, w, renewal) end
+  for i, l in ipairs(pool.limits) do asked[i] = ask_of(l, w, renewal, now) end
   local before = before_of(w, asked, now)
   for i, ask in ipairs(asked) do if before[i] > ask.room then pays = false end end
   for i, ask in ipairs(asked) do
@@ -179,7 +199,7 @@ local function answer(w, number, weights, now)
   local hungry = line_length() > (next(w.unmet) ~= nil and 1 or 0) and 1 or 0
   return {exact(w.number), exact(w.dead and 0.0 or math.max(0.0, w.ends_at - now)), exact(w.retry_in), hungry,
     pool.alive, exact(math.max(0.0, pool.pause_until - now)), pool.pause_until > now and pool.reason or "", limits,
-    learned}
+    learned, exact(pool.born)}
 end
 
 local renewal = cjson.decode(ARGV[1])
@@ -189,14 +209,19 @@ if not now then
   now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
 pool = stored_pool()
-  or {limits = {}, at = 0.0, virtual = 0.0, epoch = 0, pause_until = 0.0, reason = "", name = ARGV[4],
+  or {limits = {}, at = 0.0, born = now, absence = {since = 0.0, ends_at = 0.0, workers = 1, missing = 0}, virtual = 0.0, epoch = 0, pause_until = 0.0, reason = "", name = ARGV[4],
     refused = 0, learned = {}, free = {}, known = 0, waiters = 0, alive = 0, busy = 0, weights = 0.0,
     inferred = {recent = 0.0, passed = 0.0, at = 0.0, cut_at = 0.0, cuts = 0, wait = 0.0, rate = 0.0, tried_at = INF}}
-now = math.max(now, pool.at)
+local before = pool.at
+now = math.max(now, before)
 pool.at = now
 reclaim(now)
 for _, l in ipairs(pool.limits) do advance(l, now, l.leased) end
 local w = worker_of(renewal)
+if renewal.pool ~= 0 and renewal.pool ~= pool.born then
+  renewal.facts, renewal.away = {}, math.max(renewal.away, LEASE)
+end
+miss(w, renewal, before, now)
 if renewal.number > w.number then
   w.number, w.weight = renewal.number, renewal.weight
   pool.refused = pool.refused + renewal.refused
