@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import redis
 from adaptive_rate_limiter.backends.redis.wire import SCRIPT, arguments, decode
 from adaptive_rate_limiter.core.pool import Fact, Pool
-from adaptive_rate_limiter.core.renewal import Lesson, Renewal, Use
+from adaptive_rate_limiter.core.renewal import NO_HEADER, Lesson, Renewal, Use
 
 OWN = -1.0  # stands for the pool that is asked
 TRACES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 150
@@ -31,7 +31,7 @@ facts = st.builds(
     algorithms=st.sampled_from(["b", "f", "s", "bfs", "bs", "fs"]),
     evidence=st.sampled_from([0.0, 1.0, 2.0, 9.0, 1e9]),
     remaining=st.one_of(st.just(-1.0), st.floats(0, 300)),
-    sent=st.floats(-100, 100),
+    sent=st.one_of(st.just(NO_HEADER), st.floats(-100, 100)),
     refilled=amounts,
     age=st.floats(0, 10),
     ends_in=st.one_of(st.just(0.0), st.floats(0, 90)),

@@ -11,6 +11,7 @@ from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.pool import LEASE, Fact, Granted, Use
 from adaptive_rate_limiter.core.quota import REQUESTS
+from adaptive_rate_limiter.core.renewal import NO_HEADER
 from adaptive_rate_limiter.core.share import CERTAIN
 from adaptive_rate_limiter.core.told import WORST, ToldGauge
 
@@ -159,10 +160,12 @@ class LeaseGauge(Gauge):
         if reading.remaining is None or (self.reading is not None and self.reading[0] > hold.seq):
             return
         place = bisect_right(self.marks, hold.at, key=lambda mark: mark[0])
+        mark = (
+            (-HUGE, 0.0) if self.known is None else (0.0, 0.0)
+        )  # of a request that was sent before the first
         if place:
-            self.reading = (hold.seq, hold.sent_at, reading.remaining, *self.marks[place - 1][1:])
-        elif self.known is None:
-            self.reading = (hold.seq, hold.sent_at, reading.remaining, -HUGE, 0.0)
+            mark = self.marks[place - 1][1:]
+        self.reading = (hold.seq, hold.sent_at, reading.remaining, *mark)
 
     def use(self, keep: float, now: float) -> Use:
         """What is told of it: everything that was spent, and at most `keep` of what is left is kept."""
@@ -205,17 +208,22 @@ class LeaseGauge(Gauge):
     def tell_anew(self, now: float) -> None:
         """The pool is another, which was told nothing: it is to hear what is left at the most, as far as is known here.
 
-        That is what headers told, and what was spent and not told on top, since it is told as well. Of a stated limit
-        all that was spent here is told.
+        That is what headers told, or what the old pool had and what has flown in since, if that is less. What was
+        spent and is kept comes on top, since it is told as well. Of a stated limit all that was spent here is told.
         """
-        shape = self.shape
-        self.marks.clear()
-        self.lost, self.reading = True, None
+        shape, self.reading = self.shape, None
         if isinstance(shape, ToldGauge):
-            left = min(level.available(now) for level in shape.active)
-            self.reading = (self.lease.ledger.seq, now, max(0.0, left) + max(0.0, self.spent), -HUGE, 0.0)
+            spent, kept = max(0.0, self.spent), max(0.0, self.paid)
+            told = min(level.available(now) for level in shape.active)
+            had = math.inf
+            if self.marks and shape.fixed.turned_at < (at := self.marks[-1][0]):
+                had = max(1.0, self.there + self.rate * (now - at))
+            most = spent + max(0.0, min(told, had + kept))
+            self.reading = (self.lease.ledger.seq, now, most, NO_HEADER, 0.0)
         elif shape.source == "stated":
             self.spent = max(self.spent, shape.capacity - shape.available(now))
+        self.lost = True
+        self.marks.clear()
 
     def evidence(self) -> float:
         """How much is known of the limit here; nothing, where it was learned from the pool.

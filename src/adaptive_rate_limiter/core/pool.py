@@ -100,7 +100,7 @@ class Pool:
                 if fact.remaining >= 0:
                     left = fact.remaining - max(0.0, self.roster.free.get(fact.unit, 0.0))
                     limit.correct(min(limit.available(), left), now)
-                    limit.newest = now - fact.age
+                    limit.told(fact.sent, now - fact.age)
 
     def _report(self, worker: Worker, renewal: Renewal, now: float) -> None:
         for use in renewal.uses:
@@ -128,7 +128,7 @@ class Pool:
                 limit.resize(fact.limit, fact.window, fact.burst, now)
                 limit.shape(fact.algorithms, fact.evidence, now)
             if fact.remaining >= 0 and now - fact.age > limit.newest:
-                limit.newest = now - fact.age
+                limit.told(fact.sent, now - fact.age)
                 self._correct(limit, worker, fact, now)
             if fact.ends_in > 0:
                 limit.end_at(now + fact.ends_in)
@@ -204,12 +204,15 @@ class Pool:
         due = max(0.0, renewal.due.get(limit.unit, 0.0) - held)
         want = max(0.0, renewal.want.get(limit.unit, 0.0) - held)
         rate = limit.limit / limit.window * worker.weight / (self.roster.weights + worker.weight)
-        kept = limit.guard + self.absence.sent(limit, now)
-        left = limit.available() - kept
+        left = limit.available() - limit.guard
+        kept = self.absence.kept(limit, left, now)
+        left -= kept
         quantum = max(need, left / (self.roster.busy + 1), rate * LEASE)
         want = min(max(need, due, want), quantum, limit.capacity)
         least = min(need, limit.capacity - limit.guard) * (1 - EPSILON)
-        return Ask(limit, need, due, want, rate, kept, left, left - least if need > 0 else math.inf)
+        return Ask(
+            limit, need, due, want, rate, kept + limit.guard, left, left - least if need > 0 else math.inf
+        )
 
     def _patience(self, worker: Worker, turn: float) -> float:
         """Seconds until it asks again. Who is at the front is there when something comes back early."""
@@ -250,11 +253,16 @@ class Absence:
     workers: int = 1
     missing: int = 0
 
-    def sent(self, limit: SharedLimit, now: float) -> float:
-        """What those that are missing may have sent at most: each its part of what flowed in."""
+    def kept(self, limit: SharedLimit, left: float, now: float) -> float:
+        """What those that are missing may have sent of what is `left`: each its part of what flowed in.
+
+        One unit goes where none is under way: its header tells more.
+        """
         if now >= self.ends_at or self.missing <= 0:
             return 0.0
-        return self.missing / self.workers * limit.limit / limit.window * (now - self.since)
+        sent = self.missing / self.workers * limit.limit / limit.window * (now - self.since)
+        one = 1.0 if limit.leased + limit.flying < 1.0 else 0.0
+        return max(0.0, min(sent, left - one))
 
 
 @dataclass(frozen=True, slots=True)

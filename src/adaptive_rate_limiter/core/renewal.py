@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+NO_HEADER = -2e12  # `sent` of what is left at the most, as far as a worker remembers it
+
 
 @dataclass(frozen=True, slots=True)
 class Use:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from adaptive_rate_limiter.core.quota import REQUESTS
+from adaptive_rate_limiter.core.renewal import NO_HEADER
 
 BINS = 120  # of a sliding window: what returns is late by one of so many at the most, never early
 CERTAIN = 1e9  # evidence: what a user states
@@ -212,6 +213,11 @@ class SharedLimit:
             self._bin(used, now)
             self.ends_at = min(self.ends_at, now + self.span) if self.ends_at < math.inf else math.inf
         self.limit = limit
+
+    def told(self, sent: float, at: float) -> None:
+        """By the header of a request of that time: those of earlier ones are taken no more."""
+        if sent > NO_HEADER:
+            self.newest = at
 
     def end_at(self, when: float) -> None:
         """A header told the reset of a window: the earliest of those that were told stands."""

@@ -35,10 +35,12 @@ local function miss(w, renewal, before, now)
   end
 end
 
-local function sent_in_absence(l, now)
+local function kept_for_absent(l, left, now)
   local absence = pool.absence
   if now >= absence.ends_at or absence.missing <= 0 then return 0.0 end
-  return absence.missing / absence.workers * l.limit / l.window * (now - absence.since)
+  local sent = absence.missing / absence.workers * l.limit / l.window * (now - absence.since)
+  local one = l.leased + l.flying < 1.0 and 1.0 or 0.0
+  return math.max(0.0, math.min(sent, left - one))
 end
 
 local function find_new(renewal, now)
@@ -51,7 +53,7 @@ local function find_new(renewal, now)
       if fact.remaining >= 0 then
         local left = fact.remaining - math.max(0.0, get(pool.free, fact.unit))
         correct(l, math.min(available(l), left), now)
-        l.newest = now - fact.age
+        told(l, fact.sent, now - fact.age)
       end
     end
   end
@@ -88,7 +90,7 @@ local function learn(w, renewal, now)
       shape(l, fact.algorithms, fact.evidence, now)
     end
     if fact.remaining >= 0 and now - fact.age > l.newest then
-      l.newest = now - fact.age
+      told(l, fact.sent, now - fact.age)
       correct_by(l, w, fact, now)
     end
     if fact.ends_in > 0 then end_at(l, now + fact.ends_in) end
@@ -128,12 +130,13 @@ local function ask_of(l, w, renewal, now)
   local due = math.max(0.0, get(renewal.due, unit) - held)
   local want = math.max(0.0, get(renewal.want, unit) - held)
   local rate = l.limit / l.window * w.weight / (pool.weights + w.weight)
-  local kept = guard(l) + sent_in_absence(l, now)
-  local left = available(l) - kept
+  local left = available(l) - guard(l)
+  local kept = kept_for_absent(l, left, now)
+  left = left - kept
   local quantum = math.max(need, left / (pool.busy + 1), rate * LEASE)
   want = math.min(math.max(need, due, want), quantum, most)
   local least = math.min(need, most - guard(l)) * (1 - EPSILON)
-  return {limit = l, need = need, due = due, want = want, rate = rate, kept = kept, left = left,
+  return {limit = l, need = need, due = due, want = want, rate = rate, kept = kept + guard(l), left = left,
     room = need > 0 and left - least or INF}
 end
 

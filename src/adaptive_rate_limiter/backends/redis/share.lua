@@ -1,5 +1,5 @@
 -- One limit: core/share.py, number for number.
-local BINS, NEWS, ANSWERED, INF = 120, 0.25, 1.0, math.huge
+local BINS, NEWS, ANSWERED, NO_HEADER, INF = 120, 0.25, 1.0, -2e12, math.huge
 
 local function has(limit, letter) return string.find(limit.algorithms, letter, 1, true) ~= nil end
 local function get(map, key) return map[key] or 0.0 end
@@ -149,6 +149,10 @@ local function resize(l, limit, window, burst, now)
     if l.ends_at < INF then l.ends_at = math.min(l.ends_at, now + span(l)) end
   end
   l.limit = limit
+end
+
+local function told(l, sent, at)
+  if sent > NO_HEADER then l.newest = at end
 end
 
 local function end_at(l, when)
