@@ -42,7 +42,7 @@ class SharedLimit:
         self.used = 0.0
         self.ends_at = math.inf
         self.ends_told = False
-        self.ended_at = -math.inf  # that which a header told last
+        self.ended_at = -ANSWERED  # that which a header told last
         self.bins: list[list[float]] = []  # [number of the bin, amount], the oldest first
         self.taken = 0.0
         self.refilled = 0.0

@@ -194,6 +194,6 @@ end
 
 local function limit_of(key, unit, limit, window, burst, now)
   return {key = key, unit = unit, limit = limit, window = window, burst = burst, algorithms = "bfs", evidence = 0.0,
-    at = now, value = burst, used = 0.0, ends_at = INF, ends_told = false, ended_at = -INF, bins = {}, taken = 0.0, refilled = 0.0,
+    at = now, value = burst, used = 0.0, ends_at = INF, ends_told = false, ended_at = -ANSWERED, bins = {}, taken = 0.0, refilled = 0.0,
     newest = 0.0, leased = 0.0, flying = 0.0, waiting = 0.0}
 end
