@@ -327,6 +327,18 @@ def test_nothing_goes_between_the_loss_of_a_pool_and_its_being_told_again(world)
     assert worker.bucket.queue.count < len(waiting)
 
 
+def test_a_figure_that_was_rounded_up_does_not_raise_what_is_left_beyond_what_is_sure(world):
+    worker = world.worker()
+    for remaining in (50_000.0, 90_000.0, 90_000.0):
+        call = worker.call(tokens=100.0)
+        quotas = (QuotaReading("tokens", 100_000.0, remaining, 30.0),)
+        worker.bucket.observe(call, RateLimitInfo(quotas=quotas), world.now)
+        worker.bucket.settle(call, Usage(tokens=100.0), world.now)
+        world.now += LEASE
+        worker.settle_down()
+    assert 89_000 <= world.pool.limits[0].available() <= 89_500
+
+
 def test_slow_traffic_asks_once_a_call(world):
     worker = world.worker(MINUTE)
     for _ in range(20):

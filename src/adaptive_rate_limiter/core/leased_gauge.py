@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.core.evidence import grain_of
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.pool import LEASE, Fact, Granted, Use
@@ -160,12 +161,10 @@ class LeaseGauge(Gauge):
         if reading.remaining is None or (self.reading is not None and self.reading[0] > hold.seq):
             return
         place = bisect_right(self.marks, hold.at, key=lambda mark: mark[0])
-        mark = (
-            (-HUGE, 0.0) if self.known is None else (0.0, 0.0)
-        )  # of a request that was sent before the first
+        sent, refilled = -HUGE if self.known is None else 0.0, 0.0  # before the first grant
         if place:
-            mark = self.marks[place - 1][1:]
-        self.reading = (hold.seq, hold.sent_at, reading.remaining, *mark)
+            _, sent, refilled = self.marks[place - 1]
+        self.reading = (hold.seq, hold.sent_at, reading.remaining, sent - grain_of(reading), refilled)
 
     def use(self, keep: float, now: float) -> Use:
         """What is told of it: everything that was spent, and at most `keep` of what is left is kept."""
