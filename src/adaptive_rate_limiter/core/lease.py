@@ -27,6 +27,7 @@ OnOutage = Literal["degrade", "open", "closed"]
 
 STEADY = 3.0  # calls in a lease time: with fewer, each asks for itself
 LOW = 0.3  # of a lease: what is left when the next is asked for
+SHORT = 0.2  # of the limit: with less in the pool, what is leased and not spent goes back
 SOONEST = 0.002  # seconds from one renewal to the next at the least
 TINY = 1e-6  # amounts: below is rounding
 REPORTING = LIVES * LEASE  # seconds after an outage in which all others come back
@@ -107,16 +108,18 @@ class Lease:
             return now
         soonest, active = math.inf, False
         waits = self.asked_for_line and now < self.retry_at  # and comes again soon
+        idle = self._idle
         for gauge in self.gauges():
             if gauge.known is None:
                 return now
-            if gauge.low > 0 and gauge.paid < gauge.low and not waits:
+            if gauge.low > 0 and gauge.paid < gauge.low and not waits and not idle:
                 soonest = min(soonest, self.answered_at + BATCH)
             if waits and gauge.surplus > gauge.rate * LEASE:  # all wait for what a header told
                 soonest = min(soonest, self.answered_at + BATCH)
             # What comes back, and what was told and learned, goes with the next question, unless somebody waits for it.
             unheard = gauge.spent < -TINY or (gauge.reading is not None and not waits)
-            active = active or gauge.spent > TINY or gauge.paid > TINY or (unheard and self.hungry)
+            active = active or gauge.spent > TINY or (unheard and self.hungry)
+            active = active or (gauge.paid > TINY and (self.hungry or gauge.there < SHORT * gauge.limit))
         if self._blocked(now):
             soonest = min(soonest, self.retry_at if self.asked_for_line else now)
         if self.open:
@@ -126,6 +129,11 @@ class Lease:
         if active:
             soonest = min(soonest, self.asked_at + LEASE)
         return soonest
+
+    @property
+    def _idle(self) -> bool:
+        """Nobody waits, and nothing is in flight."""
+        return not self.bucket.queue.count and self.ledger.unanswered.get(REQUESTS, 0.0) <= TINY
 
     def _blocked(self, now: float) -> bool:
         """Somebody waits for this lease and for nothing else."""
@@ -156,10 +164,9 @@ class Lease:
             need = _finite(self._head(now))
             due = _finite(bucket.queue.totals)
         gauges = self.gauges()
-        idle = not bucket.queue.count and self.ledger.unanswered.get(REQUESTS, 0.0) <= TINY
         steady = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
         for gauge in gauges:
-            if steady >= STEADY and not idle:
+            if steady >= STEADY and not self._idle:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
         # What is held and does not suffice helps others until the rest is there.
         uses = tuple(
