@@ -258,6 +258,26 @@ def test_after_an_outage_what_others_may_have_sent_is_kept_back_until_they_are_h
     assert all(gauge.fallback is None for worker in workers for gauge in worker.lease.gauges())
 
 
+def test_what_a_header_told_to_be_left_is_not_sent_by_each_of_those_that_are_out_of_reach(world):
+    workers = [world.worker() for _ in range(4)]
+    for worker in workers * 2:
+        worker.told(worker.call(), 6.0, reset_after=25.3)
+    for worker in workers:
+        worker.reachable = False
+    waiting = [(worker, worker.call()) for worker in workers * 10]
+    left = 6.0
+    for _ in range(100):
+        world.now += 0.2
+        for worker in workers:
+            worker.settle_down()
+        went = [(worker, call) for worker, call in waiting if call.hold is not None]
+        waiting = [(worker, call) for worker, call in waiting if call.hold is None]
+        left -= len(went)
+        for worker, call in went:
+            worker.told(call, max(0.0, left), reset_after=25.3)
+    assert 0 <= left <= 4
+
+
 def test_open_lets_everything_go(world):
     worker = world.worker(MINUTE, on_outage="open")
     worker.reachable = False

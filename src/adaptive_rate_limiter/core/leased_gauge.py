@@ -82,12 +82,16 @@ class LeaseGauge(Gauge):
             # A whole share pays for any call, and leaves debt.
             left = self.most if share >= self.fallback.burst * (1 - SPARE) else max(0.0, left) + share
             if told is not None:
-                left = min(left, told.available(now))
+                left = min(left, self._part(told.available(now)))
         invitation = self.shape.invitation
         if invitation is not None and now >= invitation[0]:
             left = max(left, invitation[1])
         self.left = left
         return left
+
+    def _part(self, told: float) -> float:
+        """What each of those that are out of reach may take of what a header told; a whole limit pays for any call."""
+        return told if told >= self.most * (1 - SPARE) else told / self.lease.workers
 
     def catch_up(self, last_sent_at: float, now: float) -> None:
         """What the provider promised to this worker holds for one call of it, whatever the pool has."""
@@ -132,7 +136,10 @@ class LeaseGauge(Gauge):
             return now
         if self.fallback is not None:
             ready = self.fallback.ready_at(min(amount, self.fallback.burst), now)
-            return max(ready, self.shape.ready_at(amount, now) if isinstance(self.shape, ToldGauge) else now)
+            if isinstance(self.shape, ToldGauge):
+                whole = min(amount * self.lease.workers, self.shape.capacity)
+                ready = max(ready, self.shape.ready_at(whole, now))
+            return ready
         lease = self.lease
         if lease.pending is not None:  # as long again as it has taken so far
             return now + max(lease.round_trip, now - lease.asked_at)
