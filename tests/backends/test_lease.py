@@ -235,7 +235,7 @@ def test_what_does_not_suffice_for_the_next_call_goes_back_to_the_pool(world):
     assert gauge.paid == 0
 
 
-def test_after_an_outage_workers_go_on_as_in_it_until_the_pool_has_heard_of_all(world):
+def test_after_an_outage_what_others_may_have_sent_is_kept_back_until_they_are_heard_of(world):
     workers = [world.worker(MINUTE) for _ in range(4)]
     for worker in workers * 4:
         worker.call()
@@ -253,9 +253,29 @@ def test_after_an_outage_workers_go_on_as_in_it_until_the_pool_has_heard_of_all(
         world.now += 0.1
         for worker in workers:
             worker.settle_down()
-    # What the bucket held, and what flows in: no care for longer than it takes to hear of all.
+    # What the bucket held, and what flows in: nothing is kept back for longer than it takes to hear of all.
     assert before - sum(worker.bucket.queue.count for worker in workers) >= 8
     assert all(gauge.fallback is None for worker in workers for gauge in worker.lease.gauges())
+
+
+def test_what_a_header_told_to_be_left_is_not_sent_by_each_of_those_that_are_out_of_reach(world):
+    workers = [world.worker() for _ in range(4)]
+    for worker in workers * 2:
+        worker.told(worker.call(), 6.0, reset_after=25.3)
+    for worker in workers:
+        worker.reachable = False
+    waiting = [(worker, worker.call()) for worker in workers * 10]
+    left = 6.0
+    for _ in range(100):
+        world.now += 0.2
+        for worker in workers:
+            worker.settle_down()
+        went = [(worker, call) for worker, call in waiting if call.hold is not None]
+        waiting = [(worker, call) for worker, call in waiting if call.hold is None]
+        left -= len(went)
+        for worker, call in went:
+            worker.told(call, max(0.0, left), reset_after=25.3)
+    assert 0 <= left <= 4
 
 
 def test_open_lets_everything_go(world):
@@ -300,6 +320,43 @@ def test_a_pool_that_was_lost_is_told_again(world):
     world.now += LEASE
     worker.settle_down()
     assert [limit.limit for limit in world.pool.limits] == [100]
+
+
+@pytest.mark.parametrize("algorithm", ["token_bucket", "fixed_window", "sliding_window"])
+def test_a_pool_that_was_lost_is_told_what_all_spent_of_a_stated_limit(world, algorithm):
+    workers = [world.worker(Quota("requests", 60, 60.0, algorithm)) for _ in range(3)]
+    went = sum(worker.call().hold is not None for worker in workers * 6)
+    world.pool = Pool()
+    for _ in range(40):
+        world.now += 0.01
+        went += sum(worker.call().hold is not None for worker in workers)
+    assert 40 <= went <= 61
+
+
+def test_nothing_goes_between_the_loss_of_a_pool_and_its_being_told_again(world):
+    """Each worker believed to be alone then, and sent all that its own headers had left."""
+    worker = world.worker()
+    worker.told(worker.call(), 40.0, reset_after=36.0)
+    world.pool = Pool()
+    world.now += 1.1
+    waiting = [worker.bucket.submit(Call({"requests": 1.0}, since=world.now), world.now) for _ in range(5)]
+    renewal = worker.lease.prepare(world.now)
+    worker.lease.apply(worker.bucket, world.pool.renew(renewal, world.now), world.now, world.now)
+    assert worker.bucket.dispatch(world.now) == []
+    worker.settle_down()
+    assert worker.bucket.queue.count < len(waiting)
+
+
+def test_a_figure_that_was_rounded_up_does_not_raise_what_is_left_beyond_what_is_sure(world):
+    worker = world.worker()
+    for remaining in (50_000.0, 90_000.0, 90_000.0):
+        call = worker.call(tokens=100.0)
+        quotas = (QuotaReading("tokens", 100_000.0, remaining, 30.0),)
+        worker.bucket.observe(call, RateLimitInfo(quotas=quotas), world.now)
+        worker.bucket.settle(call, Usage(tokens=100.0), world.now)
+        world.now += LEASE
+        worker.settle_down()
+    assert 89_000 <= world.pool.limits[0].available() <= 89_500
 
 
 def test_slow_traffic_asks_once_a_call(world):

@@ -1,14 +1,18 @@
 """The pool of one bucket: time is an argument, and workers are names."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptive_rate_limiter.core.pool import FORGET, LEASE, LIVES, PATIENCE, Fact, Pool, Renewal, Use
+from adaptive_rate_limiter.core.share import NEWS
 
 MINUTE = Fact("requests", "requests", 60.0, 60.0, evidence=1e9)  # one a second
+WINDOW = replace(MINUTE, algorithms="fs", evidence=1.0)
+ONE = {"requests": 1.0}
 
 
 class Told:
@@ -124,14 +128,76 @@ def test_a_lease_across_the_turn_of_a_fixed_window_is_spent_in_the_new_one():
     assert left(told.renew("b")) == pytest.approx(20)
 
 
-def test_strangers_use_is_taken_off_at_once_and_their_absence_believed_slowly():
+def test_what_strangers_took_is_taken_off_at_once_and_believed_when_a_header_tells_that_it_is_back():
     told = Told(MINUTE)
     grant = told.renew("a")
     mark = {"sent": grant.limits[0].sent, "refilled": grant.limits[0].refilled}
     less = Fact("requests", "requests", 60.0, 60.0, evidence=1e9, remaining=20.0, **mark)
     assert left(told.renew("a", facts=(less,))) == 20
-    more = Fact("requests", "requests", 60.0, 60.0, evidence=1e9, remaining=60.0, **mark)
-    assert left(told.renew("a", 0.001, facts=(more,))) == pytest.approx(24, abs=0.1)
+    more = Fact("requests", "requests", 60.0, 60.0, evidence=1e9, remaining=50.0, **mark)
+    assert left(told.renew("a", 0.001, facts=(more,))) == 50
+
+
+def test_what_a_window_has_more_by_one_way_of_counting_is_kept_when_a_header_lifts_the_other():
+    """Seven were back of a window that slid, and as many were then left of the fixed one that it might have been."""
+    told = Told(WINDOW)
+    told.renew("a", facts=(WINDOW, replace(WINDOW, ends_in=30.0)), uses=(Use("requests", spent=60.0),))
+    mark = told.renew("a", 30.0).limits[0]
+    seven = replace(WINDOW, remaining=7.0, sent=mark.sent, refilled=mark.refilled)
+    assert left(told.renew("a", 0.1, facts=(seven,))) == 7
+    (limit,) = told.pool.limits
+    assert limit.limit - limit.used == 60
+
+
+def test_after_a_told_reset_one_goes_and_the_others_come_when_its_header_may_have_come():
+    told = Told(WINDOW)
+    told.renew("a", facts=(WINDOW, replace(WINDOW, ends_in=0.5)), uses=(Use("requests", spent=60.0),))
+    grants = [told.renew(name, need=ONE, due=ONE) for name in "ab"]
+    assert [grant.retry_in for grant in grants] == pytest.approx([0.5, 0.5])
+    grants = [told.renew(name, 0.5 * (name == "a"), need=ONE, due=ONE) for name in "ab"]
+    assert [amount_of(grant) for grant in grants] == [1, 0]
+    assert grants[1].retry_in == pytest.approx(NEWS)
+
+
+def away(told, worker, after=0.0, **renewal):
+    """It comes back after ten seconds without the pool, and tells what it sent with its next renewal."""
+    told.renew(worker, after, away=10.0, workers=3, pool=told.pool.born, **renewal)
+
+
+def test_what_others_may_have_sent_without_the_pool_is_kept_back_until_they_tell():
+    told = Told(MINUTE)
+    for worker in "abc":
+        told.renew(worker, uses=(Use("requests", spent=10.0),))
+    away(told, "a", 10.0)
+    assert told.ask("a", 60.0) == pytest.approx(60 - 30 + 10 - 2 / 3 * 10)
+    told.renew("a")
+    away(told, "b", 0.1)
+    told.renew("b", uses=(Use("requests", spent=2.0),))
+    assert told.ask("b", 60.0) == pytest.approx(2 / 3 * 10 + 0.1 - 2 - 1 / 3 * 10.1)
+
+
+def test_who_does_not_come_back_from_an_outage_is_taken_to_be_dead():
+    told = Told(MINUTE)
+    for worker in "abc":
+        told.renew(worker, uses=(Use("requests", spent=20.0),))
+    away(told, "a", 10.0)
+    told.renew("a")
+    assert told.ask("a", 60.0, LIVES * LEASE) == pytest.approx(13)
+
+
+def test_who_alone_lost_its_way_to_the_pool_has_nothing_kept_back_for_the_others():
+    told = Told(MINUTE)
+    told.renew("a"), told.renew("b", 10.0)
+    away(told, "a")
+    assert told.ask("a", 60.0) == pytest.approx(60)
+
+
+def test_marks_of_a_pool_that_was_lost_say_nothing():
+    """What had been sent in the lost one counted as sent in the new one, which believed itself full."""
+    told = Told(MINUTE)
+    told.renew("a", uses=(Use("requests", spent=50.0),))
+    seen = Fact("requests", "requests", 60.0, 60.0, remaining=9.0, sent=900.0, refilled=800.0)
+    assert left(told.renew("b", facts=(seen,), pool=7.0)) == 10
 
 
 def test_what_other_workers_hold_is_not_taken_for_strangers():

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import redis
 from adaptive_rate_limiter.backends.redis.wire import SCRIPT, arguments, decode
 from adaptive_rate_limiter.core.pool import Fact, Pool
-from adaptive_rate_limiter.core.renewal import Lesson, Renewal, Use
+from adaptive_rate_limiter.core.renewal import NO_HEADER, Lesson, Renewal, Use
 
+OWN = -1.0  # stands for the pool that is asked
 TRACES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 150
 
 amounts = st.one_of(st.integers(0, 40).map(float), st.floats(0, 200, allow_nan=False))
@@ -30,7 +31,7 @@ facts = st.builds(
     algorithms=st.sampled_from(["b", "f", "s", "bfs", "bs", "fs"]),
     evidence=st.sampled_from([0.0, 1.0, 2.0, 9.0, 1e9]),
     remaining=st.one_of(st.just(-1.0), st.floats(0, 300)),
-    sent=st.floats(-100, 100),
+    sent=st.one_of(st.just(NO_HEADER), st.floats(-100, 100)),
     refilled=amounts,
     age=st.floats(0, 10),
     ends_in=st.one_of(st.just(0.0), st.floats(0, 90)),
@@ -62,6 +63,9 @@ steps = st.tuples(
         sent=st.one_of(st.just(0.0), st.floats(-3, 90)),
         limited=st.sampled_from([0, 0, 1, 4]),
         lessons=st.lists(lessons, max_size=2).map(tuple),
+        pool=st.sampled_from([0.0, OWN, OWN, 7.0]),  # none, this one, or one that was lost
+        workers=st.integers(1, 4),
+        away=st.sampled_from([0.0, 0.0, 1e-6, 0.5, 9.0]),
     ),
 )
 
@@ -99,6 +103,7 @@ def test_the_same_grants_in_lua_and_in_python(run, trace):
                 **{field: getattr(template, field) for field in template.__dataclass_fields__},
                 "worker": name,
                 "number": number,
+                "pool": pool.born if template.pool == OWN else template.pool,
                 "facts": tuple(
                     Fact(**{**asdict(fact), "unit": fact.key.partition("/")[0]}) for fact in template.facts
                 ),

@@ -42,11 +42,15 @@ class Shot(NamedTuple):
 
     @property
     def grain(self) -> float:
-        """Half of the step to which a figure is rounded: Anthropic rounds tokens to the nearest 1000."""
-        limit, remaining = self.reading.limit, self.reading.remaining
-        if self.reading.unit == "requests" or not limit or not remaining:
-            return 0.0
-        return 500.0 if remaining % 1000 == 0 and limit % 1000 == 0 else 0.0
+        return grain_of(self.reading)
+
+
+def grain_of(reading: QuotaReading) -> float:
+    """Half of the step to which a figure is rounded: Anthropic rounds tokens to the nearest 1000."""
+    limit, remaining = reading.limit, reading.remaining
+    if reading.unit == "requests" or not limit or not remaining:
+        return 0.0
+    return 500.0 if remaining % 1000 == 0 and limit % 1000 == 0 else 0.0
 
 
 def fit_of_level(level: Level, shot: Shot, change: float) -> float:

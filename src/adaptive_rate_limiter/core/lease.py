@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from adaptive_rate_limiter.core.gauge import Gauge
@@ -27,9 +27,10 @@ OnOutage = Literal["degrade", "open", "closed"]
 
 STEADY = 3.0  # calls in a lease time: with fewer, each asks for itself
 LOW = 0.3  # of a lease: what is left when the next is asked for
+SHORT = 0.2  # of the limit: with less in the pool, what is leased and not spent goes back
 SOONEST = 0.002  # seconds from one renewal to the next at the least
 TINY = 1e-6  # amounts: below is rounding
-REPORTING = LIVES * LEASE  # seconds after an outage in which all others come back, and tell what they spent
+REPORTING = LIVES * LEASE  # seconds after an outage in which all others come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,8 @@ class Lease:
         self.pending: Renewal | None = None  # sent, and not answered
         self.outage = False
         self.outage_at = now
-        self.careful_until = (
-            -math.inf
-        )  # after an outage the pool has not heard of all: until then on as in it
+        self.pool = 0.0  # the one that answered last
+        self.untold = False  # what was sent without a pool
         self.failures = 0
         self.workers = 1
         self.workers_at = now
@@ -102,22 +102,26 @@ class Lease:
         """When to renew next; inf where nothing is to be said or asked."""
         if self.pending is not None:
             return self.retry_at if self.failures else math.inf
-        if self.gate is not None:
+        if self.gate is not None or self.untold:
             return now
         if self.bucket.pause.until > max(now, self.pause_told + SOONEST):
             return now
         soonest, active = math.inf, False
         waits = self.asked_for_line and now < self.retry_at  # and comes again soon
+        idle = self._idle
         for gauge in self.gauges():
             if gauge.known is None:
                 return now
-            if gauge.low > 0 and gauge.paid < gauge.low and not waits:
+            if gauge.low > 0 and gauge.paid < gauge.low and not waits and not idle:
+                soonest = min(soonest, self.answered_at + BATCH)
+            if waits and gauge.surplus > gauge.rate * LEASE:  # all wait for what a header told
                 soonest = min(soonest, self.answered_at + BATCH)
             # What comes back, and what was told and learned, goes with the next question, unless somebody waits for it.
-            unheard = gauge.spent < -TINY or gauge.paid > TINY or (gauge.reading is not None and not waits)
+            unheard = gauge.spent < -TINY or (gauge.reading is not None and not waits)
             active = active or gauge.spent > TINY or (unheard and self.hungry)
+            active = active or (gauge.paid > TINY and (self.hungry or gauge.there < SHORT * gauge.limit))
         if self._blocked(now):
-            soonest = min(soonest, max(self.careful_until, self.retry_at if self.asked_for_line else now))
+            soonest = min(soonest, self.retry_at if self.asked_for_line else now)
         if self.open:
             active = active or self.ledger.sent != self.sent_told
             if self.bucket.limited > self.limited_told:
@@ -125,6 +129,11 @@ class Lease:
         if active:
             soonest = min(soonest, self.asked_at + LEASE)
         return soonest
+
+    @property
+    def _idle(self) -> bool:
+        """Nobody waits, and nothing is in flight."""
+        return not self.bucket.queue.count and self.ledger.unanswered.get(REQUESTS, 0.0) <= TINY
 
     def _blocked(self, now: float) -> bool:
         """Somebody waits for this lease and for nothing else."""
@@ -142,22 +151,22 @@ class Lease:
     # What
 
     def prepare(self, now: float) -> Renewal:
-        """The renewal to send. One that was not answered is sent again as it was."""
+        """The renewal to send. One that was not answered is sent again as it was, but for how long that is."""
         if self.pending is not None:
-            return self.pending
+            return replace(self.pending, away=self._away(now))
+        self.untold = False
         bucket = self.bucket
         need: dict[str, float] = {}
         due: dict[str, float] = {}
         want: dict[str, float] = {}
-        careful = now < self.careful_until
-        self.asked_for_line = not careful and self._blocked(now)
+        self.asked_for_line = self._blocked(now)
         if self.asked_for_line:
             need = _finite(self._head(now))
             due = _finite(bucket.queue.totals)
         gauges = self.gauges()
         steady = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
         for gauge in gauges:
-            if steady >= STEADY and not careful:
+            if steady >= STEADY and not self._idle:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
         # What is held and does not suffice helps others until the rest is there.
         uses = tuple(
@@ -171,9 +180,14 @@ class Lease:
         refused, self.refusals_told = bucket.tally.refused - self.refusals_told, bucket.tally.refused
         self.pending = Renewal(
             self.worker, self.number, need, due, want, uses, facts, self.weight, min(pause, HUGE),
-            bucket.pause.reason if pause else "", refused, self._lessons(), *self._sends(),
+            bucket.pause.reason if pause else "", refused, self._lessons(), *self._sends(), self.pool, self.workers,
         )  # fmt: skip
         return self.pending
+
+    def _away(self, now: float) -> float:
+        """For how long each of many goes on by itself."""
+        alone = self.outage and self.on_outage == "degrade" and self.workers > 1
+        return max(TINY, now - self.outage_at) if alone else 0.0
 
     @property
     def open(self) -> bool:
@@ -205,13 +219,15 @@ class Lease:
         self.retry_at = now + max(SOONEST, grant.retry_in) if grant.retry_in else now
         self._learn(grant, told)
         self.hungry = grant.hungry
+        self._end_outage(now)
         if (
             grant.workers >= self.workers or now > self.workers_at + REPORTING
         ):  # after an outage few are back at first
             self.workers, self.workers_at = max(1, grant.workers), now
-        self._end_outage(now)
-        careful = now < self.careful_until
-        self.expires_at = -math.inf if careful else sent_at + grant.expires_in * (1 - SPARE)
+        self.expires_at = sent_at + grant.expires_in * (1 - SPARE)
+        if grant.pool != self.pool != 0.0:
+            self._tell_anew(now)
+        self.pool = grant.pool
         gauges = {gauge.key: gauge for gauge in self.gauges()}
         alone = self.workers == 1 and bucket.discovery.found
         for granted in grant.limits:
@@ -221,9 +237,7 @@ class Lease:
             gauge.granted(granted, now)
             steady = gauge.decayed(now)
             pace = 2 * self.round_trip / LEASE * steady
-            gauge.low = max(pace, LOW * max(0.0, gauge.paid)) if steady >= STEADY and not careful else 0.0
-            if not careful:
-                gauge.fallback = None
+            gauge.low = max(pace, LOW * max(0.0, gauge.paid)) if steady >= STEADY else 0.0
         for gauge in gauges.values():
             gauge.known = None  # the pool has lost it: it is told again
         if grant.pause > 0:
@@ -233,6 +247,12 @@ class Lease:
             self.pause_told = max(self.pause_told, bucket.pause.until)
         self._follow()
         bucket.wake_at = now
+
+    def _tell_anew(self, now: float) -> None:
+        """The pool that knew it all was lost."""
+        self.untold = True
+        for gauge in self.gauges():
+            gauge.tell_anew(now)
 
     def _follow(self) -> None:
         """Who sends what it has leased has nothing to find out."""
@@ -290,11 +310,11 @@ class Lease:
     def _end_outage(self, now: float) -> None:
         self._open_gate()
         if self.outage:
-            self.outage = False
+            self.outage, self.untold, self.workers_at = False, True, now
             lasted = now - self.outage_at
             self.bucket.tally.events.add("outage_over", "", now, on_outage=self.on_outage, seconds=lasted)
-            if self.on_outage == "degrade" and self.workers > 1:
-                self.careful_until = now + REPORTING
+            for gauge in self.gauges():
+                gauge.fallback = None
 
     def give_up(self, now: float) -> Renewal:
         """The last word: nothing is kept."""

@@ -7,10 +7,12 @@ from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.core.evidence import grain_of
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.pool import LEASE, Fact, Granted, Use
 from adaptive_rate_limiter.core.quota import REQUESTS
+from adaptive_rate_limiter.core.renewal import NO_HEADER
 from adaptive_rate_limiter.core.share import CERTAIN
 from adaptive_rate_limiter.core.told import WORST, ToldGauge
 
@@ -34,8 +36,8 @@ class LeaseGauge(Gauge):
     """
 
     __slots__ = (
-        "debt", "fallback", "key", "known", "lease", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
-        "spending_at", "spent", "there",
+        "debt", "fallback", "key", "known", "lease", "lost", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
+        "spending_at", "spent", "taught", "there",
     )  # fmt: skip
 
     def __init__(self, key: str, shape: Gauge, lease: Lease) -> None:
@@ -44,6 +46,7 @@ class LeaseGauge(Gauge):
         self.shape = shape
         self.lease = lease
         self.known: Granted | None = None
+        self.lost = False  # the pool that knew it: until it is told again nothing of it goes
         self.most = shape.capacity
         self.paid = 0.0
         self.debt = 0.0  # of `paid`, when the pending renewal was made
@@ -53,6 +56,7 @@ class LeaseGauge(Gauge):
         self.spending_at = 0.0
         self.low = 0.0
         self.there = 0.0  # left in the pool
+        self.taught = 0  # readings that the shape had when the pool last knew better
         self.fallback: BucketLevel | None = None  # while the backend cannot be reached
         self.marks: deque[tuple[float, float, float]] = deque(maxlen=MARKS)  # when, sent, refilled
         self.reading: tuple[int, float, float, float, float] | None = None  # seq, sent at, remaining, marks
@@ -67,20 +71,27 @@ class LeaseGauge(Gauge):
 
     def available(self, now: float) -> float:
         lease = self.lease
+        told = self.shape if isinstance(self.shape, ToldGauge) else None
         left = self.paid if now < lease.expires_at else min(0.0, self.paid)
-        if self.known is None and isinstance(self.shape, ToldGauge):
-            left = self.shape.available(now)
+        if self.known is None and not self.lost and told is not None:
+            left = told.available(now)
         elif lease.outage and lease.on_outage == "open":
             left = math.inf
         elif self.fallback is not None:
             share = self.fallback.available(now)
             # A whole share pays for any call, and leaves debt.
             left = self.most if share >= self.fallback.burst * (1 - SPARE) else max(0.0, left) + share
+            if told is not None:
+                left = min(left, self._part(told.available(now)))
         invitation = self.shape.invitation
         if invitation is not None and now >= invitation[0]:
             left = max(left, invitation[1])
         self.left = left
         return left
+
+    def _part(self, told: float) -> float:
+        """What each of those that are out of reach may take of what a header told; a whole limit pays for any call."""
+        return told if told >= self.most * (1 - SPARE) else told / self.lease.workers
 
     def catch_up(self, last_sent_at: float, now: float) -> None:
         """What the provider promised to this worker holds for one call of it, unless others were promised the same."""
@@ -125,7 +136,11 @@ class LeaseGauge(Gauge):
         if missing <= 0:
             return now
         if self.fallback is not None:
-            return self.fallback.ready_at(min(amount, self.fallback.burst), now)
+            ready = self.fallback.ready_at(min(amount, self.fallback.burst), now)
+            if isinstance(self.shape, ToldGauge):
+                whole = min(amount * self.lease.workers, self.shape.capacity)
+                ready = max(ready, self.shape.ready_at(whole, now))
+            return ready
         lease = self.lease
         if lease.pending is not None:  # as long again as it has taken so far
             return now + max(lease.round_trip, now - lease.asked_at)
@@ -144,15 +159,20 @@ class LeaseGauge(Gauge):
 
     # To and from the pool
 
+    @property
+    def surplus(self) -> float:
+        """What a header told that the pool has not heard of, beyond what it had."""
+        return -math.inf if self.reading is None else self.reading[2] - self.there
+
     def note(self, reading: QuotaReading, hold: Hold) -> None:
         """A header told what remains: the pool is to hear of it, with what was known when the request was sent."""
         if reading.remaining is None or (self.reading is not None and self.reading[0] > hold.seq):
             return
         place = bisect_right(self.marks, hold.at, key=lambda mark: mark[0])
+        sent, refilled = -HUGE if self.known is None else 0.0, 0.0  # before the first grant
         if place:
-            self.reading = (hold.seq, hold.sent_at, reading.remaining, *self.marks[place - 1][1:])
-        elif self.known is None:
-            self.reading = (hold.seq, hold.sent_at, reading.remaining, -HUGE, 0.0)
+            _, sent, refilled = self.marks[place - 1]
+        self.reading = (hold.seq, hold.sent_at, reading.remaining, sent - grain_of(reading), refilled)
 
     def use(self, keep: float, now: float) -> Use:
         """What is told of it: everything that was spent, and at most `keep` of what is left is kept."""
@@ -168,7 +188,7 @@ class LeaseGauge(Gauge):
         """What the pool does not know, or knows otherwise; None if there is nothing."""
         shape, known, evidence = self.shape, self.known, self.evidence()
         burst = shape.bucket.burst if isinstance(shape, ToldGauge) else shape.capacity
-        if known is not None and not evidence:
+        if known is not None and not evidence and self.reading is None:
             return None
         differs = known is None or (
             evidence >= known.evidence
@@ -192,14 +212,35 @@ class LeaseGauge(Gauge):
             refilled, age, ends_in,
         )  # fmt: skip
 
+    def tell_anew(self, now: float) -> None:
+        """The pool is another, which was told nothing: it is to hear what is left at the most, as far as is known here.
+
+        That is what headers told, or what the old pool had and what has flown in since, if that is less. What was
+        spent and is kept comes on top, since it is told as well. Of a stated limit all that was spent here is told.
+        """
+        shape, self.reading = self.shape, None
+        if isinstance(shape, ToldGauge):
+            spent, kept = max(0.0, self.spent), max(0.0, self.paid)
+            told = min(level.available(now) for level in shape.active)
+            had = math.inf
+            if self.marks and shape.fixed.turned_at < (at := self.marks[-1][0]):
+                had = max(1.0, self.there + self.rate * (now - at))
+            most = spent + max(0.0, min(told, had + kept))
+            self.reading = (self.lease.ledger.seq, now, most, NO_HEADER, 0.0)
+        elif shape.source == "stated":
+            self.spent = max(self.spent, shape.capacity - shape.available(now))
+        self.lost = True
+        self.marks.clear()
+
     def evidence(self) -> float:
         """How much is known of the limit here; nothing, where it was learned from the pool.
 
-        A reset that fits a bucket fits by chance hardly ever. All that fits no bucket looks like a window.
+        Two resets that fit a bucket fit by chance hardly ever. All that fits no bucket looks like a window.
         """
         shape = self.shape
         if isinstance(shape, ToldGauge):
-            return shape.readings * (1.0 if shape.active == (shape.bucket,) else DOUBTFUL)
+            own = shape.readings - self.taught
+            return own if own > 1 and shape.active == (shape.bucket,) else DOUBTFUL * own
         return CERTAIN if shape.source == "stated" else 0.0
 
     def letters(self) -> str:
@@ -224,6 +265,7 @@ class LeaseGauge(Gauge):
             level.resize(grant.limit, grant.window, now)
         shape.guessed = shape.guessed and grant.window == shape.window
         shape.limit, shape.window, shape.vote = grant.limit, grant.window, None
+        self.taught = shape.readings
         shape.follow(shape.models)
         shape.scores = [0.0 if letter in grant.algorithms else WORST for letter in "bfs"]
         shape.active = tuple(
@@ -231,7 +273,7 @@ class LeaseGauge(Gauge):
         )
 
     def granted(self, grant: Granted, now: float) -> None:
-        self.known = grant
+        self.known, self.lost = grant, False
         self._adopt(grant, now)
         self.limit, self.window = grant.limit, grant.window
         self.most = grant.burst if "b" in grant.algorithms else grant.limit
@@ -239,7 +281,7 @@ class LeaseGauge(Gauge):
         self.pending_spent = 0.0
         self.paid += grant.amount - self.debt
         self.debt = 0.0
-        self.there = grant.left
+        self.there = self.shape.left = grant.left
         self.marks.append((now, grant.sent, grant.refilled))
         self.models, self.active, self.source = self.shape.models, self.shape.active, self.shape.source
 

@@ -8,7 +8,7 @@ when they are granted, so the limits are never passed, whatever becomes of a wor
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adaptive_rate_limiter.core.inferred import InferredRate
 from adaptive_rate_limiter.core.renewal import Fact, Grant, Granted, Learned, Lesson, Renewal, Use
@@ -20,7 +20,6 @@ __all__ = ["FORGET", "LEASE", "LIVES", "Fact", "Grant", "Granted", "Pool", "Rene
 BATCH = 0.1  # seconds of its share that a busy worker takes at the least, where no single call needs more
 PATIENCE = 5.0  # seconds until a worker far back in the line comes again, at the most
 EARLY = 0.8  # of the time until its turn: it may come sooner than it seems
-UP_GAIN = 0.1  # share of a told surplus that is believed at once, as in `core/told.py`
 
 
 class Pool:
@@ -30,6 +29,8 @@ class Pool:
         self.limits: list[SharedLimit] = []
         self.roster = Roster()
         self.at = 0.0
+        self.born = 0.0  # its first step, which tells it from one that was lost
+        self.absence = Absence()
         self.virtual = 0.0
         self.epoch = 0
         self.pause_until = 0.0
@@ -40,11 +41,16 @@ class Pool:
 
     def renew(self, renewal: Renewal, now: float) -> Grant:
         """Take what a worker reports, and grant it what it may have."""
-        self.at = now = max(now, self.at)
+        before = self.at
+        self.at = now = max(now, before)
+        self.born = self.born or now
         self.roster.reclaim(self.limits, now)
         for limit in self.limits:
             limit.advance(now, limit.leased)
         worker = self._worker(renewal)
+        if renewal.pool not in (0.0, self.born):  # its marks are those of a pool that was lost
+            renewal = replace(renewal, facts=(), away=max(renewal.away, LEASE))
+        self._miss(worker, renewal, before)
         if renewal.number > worker.number:
             worker.number = renewal.number
             worker.weight = renewal.weight
@@ -71,6 +77,17 @@ class Pool:
         self.roster.leave(worker, self.limits)
         return worker
 
+    def _miss(self, worker: Worker, renewal: Renewal, before: float) -> None:
+        """After an outage, or where all was lost, others may have sent what nobody has told of yet."""
+        now, away = self.at, renewal.away
+        if away > 0:
+            if before <= now - away and now >= self.absence.ends_at:
+                self.absence = Absence(now - away, now + LIVES * LEASE, renewal.workers, renewal.workers)
+            worker.away = now < self.absence.ends_at
+        elif worker.away:
+            worker.away = False
+            self.absence.missing -= 1
+
     # What a worker says
 
     def _find(self, renewal: Renewal, now: float) -> None:
@@ -83,7 +100,7 @@ class Pool:
                 if fact.remaining >= 0:
                     left = fact.remaining - max(0.0, self.roster.free.get(fact.unit, 0.0))
                     limit.correct(min(limit.available(), left), now)
-                    limit.newest = now - fact.age
+                    limit.told(fact.sent, now - fact.age)
 
     def _report(self, worker: Worker, renewal: Renewal, now: float) -> None:
         for use in renewal.uses:
@@ -111,7 +128,7 @@ class Pool:
                 limit.resize(fact.limit, fact.window, fact.burst, now)
                 limit.shape(fact.algorithms, fact.evidence, now)
             if fact.remaining >= 0 and now - fact.age > limit.newest:
-                limit.newest = now - fact.age
+                limit.told(fact.sent, now - fact.age)
                 self._correct(limit, worker, fact, now)
             if fact.ends_in > 0:
                 limit.end_at(now + fact.ends_in)
@@ -138,18 +155,18 @@ class Pool:
         return list(known.values())
 
     def _correct(self, limit: SharedLimit, worker: Worker, fact: Fact, now: float) -> None:
-        """Down at once to the most that is possible, and up slowly to what is sure.
+        """Down at once to the most that is possible, and up to what is sure.
 
         The header counts at least what had been sent for sure when its request went out, and nothing that is
-        still leased to its worker.
+        still leased to its worker. After calls, all is never left.
         """
         left = limit.available()
         most = fact.remaining + limit.refilled - fact.refilled - worker.leased.get(limit.key, 0.0)
         least = fact.remaining + fact.sent - limit.taken
         if left > most:
             limit.correct(most, now)
-        elif least > left:
-            limit.correct(left + UP_GAIN * (least - left), now)
+        elif least > left and fact.remaining < limit.limit:
+            limit.lift(least)
 
     # What it gets
 
@@ -158,7 +175,7 @@ class Pool:
         if worker.epoch != self.epoch:
             worker.finish, worker.epoch = 0.0, self.epoch
         worker.last, worker.unmet = {}, {}
-        asked = [self._asked(limit, worker, renewal) for limit in self.limits]
+        asked = [self._asked(limit, worker, renewal, now) for limit in self.limits]
         room = [ask.room for ask in asked]
         before = [0.0] * len(asked)
         if any(ask.want > 0 for ask in asked):
@@ -181,17 +198,21 @@ class Pool:
             self.virtual = 0.0
             self.epoch += 1
 
-    def _asked(self, limit: SharedLimit, worker: Worker, renewal: Renewal) -> Ask:
+    def _asked(self, limit: SharedLimit, worker: Worker, renewal: Renewal, now: float) -> Ask:
         held = worker.leased.get(limit.key, 0.0)
         need = max(0.0, min(renewal.need.get(limit.unit, 0.0), limit.capacity) - held)
         due = max(0.0, renewal.due.get(limit.unit, 0.0) - held)
         want = max(0.0, renewal.want.get(limit.unit, 0.0) - held)
         rate = limit.limit / limit.window * worker.weight / (self.roster.weights + worker.weight)
         left = limit.available() - limit.guard
+        kept = self.absence.kept(limit, left, now)
+        left -= kept
         quantum = max(need, left / (self.roster.busy + 1), rate * LEASE)
         want = min(max(need, due, want), quantum, limit.capacity)
         least = min(need, limit.capacity - limit.guard) * (1 - EPSILON)
-        return Ask(limit, need, due, want, rate, left, left - least if need > 0 else math.inf)
+        return Ask(
+            limit, need, due, want, rate, kept + limit.guard, left, left - least if need > 0 else math.inf
+        )
 
     def _patience(self, worker: Worker, turn: float) -> float:
         """Seconds until it asks again. Who is at the front is there when something comes back early."""
@@ -217,19 +238,46 @@ class Pool:
         return Grant(
             worker.number, expires_in, worker.retry_in, hungry, self.roster.alive,
             max(0.0, self.pause_until - now), self.reason if self.pause_until > now else "", tuple(limits),
-            tuple(self.learned),
+            tuple(self.learned), self.born,
         )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Absence:
+    """Workers that have been sending without a pool since `since`, and the `missing` ones of them, of which nothing is
+    known until `ends_at`: who is not back by then is taken to be dead.
+    """
+
+    since: float = 0.0
+    ends_at: float = 0.0
+    workers: int = 1
+    missing: int = 0
+
+    def kept(self, limit: SharedLimit, left: float, now: float) -> float:
+        """What those that are missing may have sent of what is `left`: each its part of what flowed in.
+
+        One unit goes where none is under way: its header tells more.
+        """
+        if now >= self.ends_at or self.missing <= 0:
+            return 0.0
+        sent = self.missing / self.workers * limit.limit / limit.window * (now - self.since)
+        one = 1.0 if limit.leased + limit.flying < 1.0 else 0.0
+        return max(0.0, min(sent, left - one))
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a worker asks of one limit. `room`: what others may wait for before it, so that its need can be paid."""
+    """What a worker asks of one limit, of which something is `kept` back.
+
+    `room`: what others may wait for before it, so that its need can be paid.
+    """
 
     limit: SharedLimit
     need: float
     due: float
     want: float
     rate: float
+    kept: float
     left: float
     room: float
 
@@ -248,5 +296,5 @@ class Ask:
             return 0.0
         worker.unmet[limit.key] = min(missing, max(self.need, self.rate * LEASE))
         batch = min(missing, self.rate * BATCH)
-        ready = limit.ready_at(before + (batch if pays else self.need) + limit.guard, now) - now
+        ready = limit.ready_at(before + (batch if pays else self.need) + self.kept, now) - now
         return max(batch / self.rate, ready)

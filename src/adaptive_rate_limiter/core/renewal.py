@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+NO_HEADER = -2e12  # `sent` of what is left at the most, as far as a worker remembers it
+
 
 @dataclass(frozen=True, slots=True)
 class Use:
@@ -63,7 +65,9 @@ class Renewal:
     again and changes nothing. `need` is what the next call takes, granted whole or not at all; `due` what all
     that wait will take, and spend at once; `want` what else would be of use. `refused`: the provider's refusals
     since the last renewal, for reports. Where nobody tells a limit, `sent` is how many requests were sent since then,
-    and `limited` how many of them were refused for a limit.
+    and `limited` how many of them were refused for a limit. `pool` is the one that answered last, 0 if none did, and
+    `workers` how many it had. `away`: for how many seconds each of them has been sending without a pool; what this one
+    sent meanwhile, its next renewal tells.
     """
 
     worker: str
@@ -80,6 +84,9 @@ class Renewal:
     lessons: tuple[Lesson, ...] = ()
     sent: float = 0.0
     limited: int = 0
+    pool: float = 0.0
+    workers: int = 1
+    away: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,7 @@ class Grant:
 
     `expires_in`: seconds from the renewal until the lease ends. `retry_in`: when to ask for what is missing, 0 if
     nothing is. `hungry`: others wait. `workers`: how many renew. `pause`: seconds in which nobody sends, and `reason`.
+    `pool`: which one it is; what the marks of another say is void.
     """
 
     number: int
@@ -131,3 +139,4 @@ class Grant:
     reason: str
     limits: tuple[Granted, ...]
     learned: tuple[Learned, ...] = ()
+    pool: float = 0.0

@@ -35,6 +35,7 @@ class Worker:
     renewed: float = 0.0
     ends_at: float = 0.0  # its life, if it does not renew; once it is dead, what is remembered of it
     dead: bool = False
+    away: bool = False  # what it sent without a pool, it has still to tell
     leased: dict[str, float] = field(default_factory=dict)
     flying: dict[str, float] = field(default_factory=dict)
     pace: dict[str, float] = field(default_factory=dict)

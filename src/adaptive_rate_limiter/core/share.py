@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+from adaptive_rate_limiter.core.quota import REQUESTS
+from adaptive_rate_limiter.core.renewal import NO_HEADER
+
 BINS = 120  # of a sliding window: what returns is late by one of so many at the most, never early
 CERTAIN = 1e9  # evidence: what a user states
 JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
 JITTER_MOST, JITTER_LEAST = 0.05, 0.1  # of the limit, and of a unit
 ON_THE_WAY = 0.5  # seconds from a grant until the provider counts the call, as reckoned with
+NEWS, ANSWERED = 0.25, 1.0  # seconds: for so long after a told reset it is worth asking again, and how soon
 ON_THE_WAY_MOST = 0.05  # of a window: a limit per second would wait too long otherwise
 
 
@@ -19,7 +23,7 @@ class SharedLimit:
     """
 
     __slots__ = (
-        "algorithms", "at", "bins", "burst", "ends_at", "ends_told", "evidence", "flying", "key", "leased", "limit",
+        "algorithms", "at", "bins", "burst", "ended_at", "ends_at", "ends_told", "evidence", "flying", "key", "leased", "limit",
         "newest", "refilled", "taken", "unit", "used", "value", "waiting", "window",
     )  # fmt: skip
 
@@ -38,6 +42,7 @@ class SharedLimit:
         self.used = 0.0
         self.ends_at = math.inf
         self.ends_told = False
+        self.ended_at = -ANSWERED  # that which a header told last
         self.bins: list[list[float]] = []  # [number of the bin, amount], the oldest first
         self.taken = 0.0
         self.refilled = 0.0
@@ -91,6 +96,8 @@ class SharedLimit:
             self.value = min(full, self.value + (now - self.at) * self.limit / self.window)
             self.at = now
         if now >= self.ends_at:
+            if self.ends_told:
+                self._reset(now)
             self.used = leased
             self.ends_at = now + self.span if leased > 0 else math.inf
             self.ends_told = False
@@ -98,6 +105,15 @@ class SharedLimit:
         while self.bins and (self.bins[0][0] + 1) * width + self.span <= now:
             self.bins.pop(0)
         self.refilled += max(0.0, self.available() - before)
+
+    def _reset(self, now: float) -> None:
+        """A reset that a header told: where that of a sliding window, its oldest use has left, so that one call can go.
+
+        Its header tells what else is back.
+        """
+        self.ended_at = now
+        if self.unit == REQUESTS:
+            self._return_oldest(max(0.0, 1.0 - self._slid()))
 
     def exchange(self, leased: float, spent: float, now: float, leased_at: float) -> None:
         """A lease is replaced by what was spent or kept of it; what was spent counts from now on."""
@@ -164,6 +180,15 @@ class SharedLimit:
             else:
                 self._return_oldest(-missing)
 
+    def lift(self, available: float) -> None:
+        """At least so much is left. A way of counting that has more keeps it: where that is not the right one, the
+        others bind.
+        """
+        available = min(available, self.capacity)
+        self.value = max(self.value, min(self.burst, available))
+        self.used = min(self.used, max(0.0, self.limit - available))
+        self._return_oldest(max(0.0, available - self._slid()))
+
     def shape(self, algorithms: str, evidence: float, now: float) -> None:
         """What is known of the way of counting; a sliding window that was not followed starts from what is left."""
         left = self.available()
@@ -189,9 +214,14 @@ class SharedLimit:
             self.ends_at = min(self.ends_at, now + self.span) if self.ends_at < math.inf else math.inf
         self.limit = limit
 
+    def told(self, sent: float, at: float) -> None:
+        """By the header of a request of that time: those of earlier ones are taken no more."""
+        if sent > NO_HEADER:
+            self.newest = at
+
     def end_at(self, when: float) -> None:
-        """A header told the end of a fixed window: the earliest of those that were told stands."""
-        if "f" in self.algorithms:
+        """A header told the reset of a window: the earliest of those that were told stands."""
+        if self.algorithms != "b":
             self.ends_at = min(self.ends_at, when) if self.ends_told else when
             self.ends_told = True
 
@@ -204,11 +234,20 @@ class SharedLimit:
         if "f" in self.algorithms and self.limit - self.used < amount:
             latest = max(latest, self.ends_at if self.ends_at < math.inf else now + self.span)
         if "s" in self.algorithms:
-            left = self._slid()
-            width = self.window / BINS
-            for entry in self.bins:
-                if left >= amount:
-                    break
-                left += entry[1]
-                latest = max(latest, (entry[0] + 1) * width + self.span)
+            latest = max(latest, min(self._slides_at(amount, now), self._news_at(now)))
         return latest
+
+    def _slides_at(self, amount: float, now: float) -> float:
+        left, at, width = self._slid(), now, self.window / BINS
+        for entry in self.bins:
+            if left >= amount:
+                break
+            left += entry[1]
+            at = (entry[0] + 1) * width + self.span
+        return at
+
+    def _news_at(self, now: float) -> float:
+        """When one call can go and its header tells more; or, soon after, when that header may have come."""
+        if self.ends_told:
+            return self.ends_at
+        return now + NEWS if now < self.ended_at + ANSWERED else math.inf

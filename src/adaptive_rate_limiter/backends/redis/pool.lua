@@ -1,7 +1,7 @@
 -- One step on the pool of one bucket: core/pool.py, number for number. share.lua, inferred.lua and roster.lua go before it.
 -- KEYS: those of roster.lua. ARGV[1]: the renewal, JSON. ARGV[2]: the time in seconds, or "" for the server's.
 -- ARGV[3]: seconds after which an untouched pool is forgotten. ARGV[4]: the bucket's name, for reports.
-local BATCH, PATIENCE, EARLY, UP_GAIN = 0.1, 5.0, 0.8, 0.1
+local BATCH, PATIENCE, EARLY = 0.1, 5.0, 0.8
 
 local function find(key)
   for _, l in ipairs(pool.limits) do if l.key == key then return l end end
@@ -19,7 +19,28 @@ local function worker_of(renewal)
     return w
   end
   return {name = renewal.worker, number = -1, weight = renewal.weight, finish = pool.virtual, epoch = pool.epoch,
-    renewed = 0.0, ends_at = 0.0, dead = false, leased = {}, flying = {}, pace = {}, unmet = {}, free = {}, last = {}, retry_in = 0.0}
+    renewed = 0.0, ends_at = 0.0, dead = false, away = false, leased = {}, flying = {}, pace = {}, unmet = {}, free = {}, last = {}, retry_in = 0.0}
+end
+
+local function miss(w, renewal, before, now)
+  local away, absence = renewal.away, pool.absence
+  if away > 0 then
+    if before <= now - away and now >= absence.ends_at then
+      absence = {since = now - away, ends_at = now + LIVES * LEASE, workers = renewal.workers, missing = renewal.workers}
+      pool.absence = absence
+    end
+    w.away = now < absence.ends_at
+  elseif w.away then
+    w.away, absence.missing = false, absence.missing - 1
+  end
+end
+
+local function kept_for_absent(l, left, now)
+  local absence = pool.absence
+  if now >= absence.ends_at or absence.missing <= 0 then return 0.0 end
+  local sent = absence.missing / absence.workers * l.limit / l.window * (now - absence.since)
+  local one = l.leased + l.flying < 1.0 and 1.0 or 0.0
+  return math.max(0.0, math.min(sent, left - one))
 end
 
 local function find_new(renewal, now)
@@ -32,7 +53,7 @@ local function find_new(renewal, now)
       if fact.remaining >= 0 then
         local left = fact.remaining - math.max(0.0, get(pool.free, fact.unit))
         correct(l, math.min(available(l), left), now)
-        l.newest = now - fact.age
+        told(l, fact.sent, now - fact.age)
       end
     end
   end
@@ -56,8 +77,8 @@ local function correct_by(l, w, fact, now)
   local least = fact.remaining + fact.sent - l.taken
   if left > most then
     correct(l, most, now)
-  elseif least > left then
-    correct(l, left + UP_GAIN * (least - left), now)
+  elseif least > left and fact.remaining < l.limit then
+    lift(l, least)
   end
 end
 
@@ -69,7 +90,7 @@ local function learn(w, renewal, now)
       shape(l, fact.algorithms, fact.evidence, now)
     end
     if fact.remaining >= 0 and now - fact.age > l.newest then
-      l.newest = now - fact.age
+      told(l, fact.sent, now - fact.age)
       correct_by(l, w, fact, now)
     end
     if fact.ends_in > 0 then end_at(l, now + fact.ends_in) end
@@ -103,17 +124,19 @@ local function teach(lessons)
   end
 end
 
-local function ask_of(l, w, renewal)
+local function ask_of(l, w, renewal, now)
   local unit, most, held = l.unit, capacity(l), get(w.leased, l.key)
   local need = math.max(0.0, math.min(get(renewal.need, unit), most) - held)
   local due = math.max(0.0, get(renewal.due, unit) - held)
   local want = math.max(0.0, get(renewal.want, unit) - held)
   local rate = l.limit / l.window * w.weight / (pool.weights + w.weight)
   local left = available(l) - guard(l)
+  local kept = kept_for_absent(l, left, now)
+  left = left - kept
   local quantum = math.max(need, left / (pool.busy + 1), rate * LEASE)
   want = math.min(math.max(need, due, want), quantum, most)
   local least = math.min(need, most - guard(l)) * (1 - EPSILON)
-  return {limit = l, need = need, due = due, want = want, rate = rate, left = left,
+  return {limit = l, need = need, due = due, want = want, rate = rate, kept = kept + guard(l), left = left,
     room = need > 0 and left - least or INF}
 end
 
@@ -133,7 +156,7 @@ local function turn_of(ask, w, before, pays, now)
   if missing <= EPSILON * l.limit then return 0.0 end
   w.unmet[l.key] = math.min(missing, math.max(ask.need, ask.rate * LEASE))
   local batch = math.min(missing, ask.rate * BATCH)
-  local ready = ready_at(l, before + (pays and batch or ask.need) + guard(l), now) - now
+  local ready = ready_at(l, before + (pays and batch or ask.need) + ask.kept, now) - now
   return math.max(batch / ask.rate, ready)
 end
 
@@ -146,7 +169,7 @@ local function serve(w, renewal, now)
   if w.epoch ~= pool.epoch then w.finish, w.epoch = 0.0, pool.epoch end
   w.last, w.unmet = {}, {}
   local asked, pays, share, turn = {}, true, 0.0, 0.0
-  for i, l in ipairs(pool.limits) do asked[i] = ask_of(l, w, renewal) end
+  for i, l in ipairs(pool.limits) do asked[i] = ask_of(l, w, renewal, now) end
   local before = before_of(w, asked, now)
   for i, ask in ipairs(asked) do if before[i] > ask.room then pays = false end end
   for i, ask in ipairs(asked) do
@@ -179,7 +202,7 @@ local function answer(w, number, weights, now)
   local hungry = line_length() > (next(w.unmet) ~= nil and 1 or 0) and 1 or 0
   return {exact(w.number), exact(w.dead and 0.0 or math.max(0.0, w.ends_at - now)), exact(w.retry_in), hungry,
     pool.alive, exact(math.max(0.0, pool.pause_until - now)), pool.pause_until > now and pool.reason or "", limits,
-    learned}
+    learned, exact(pool.born)}
 end
 
 local renewal = cjson.decode(ARGV[1])
@@ -189,14 +212,19 @@ if not now then
   now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
 pool = stored_pool()
-  or {limits = {}, at = 0.0, virtual = 0.0, epoch = 0, pause_until = 0.0, reason = "", name = ARGV[4],
+  or {limits = {}, at = 0.0, born = now, absence = {since = 0.0, ends_at = 0.0, workers = 1, missing = 0}, virtual = 0.0, epoch = 0, pause_until = 0.0, reason = "", name = ARGV[4],
     refused = 0, learned = {}, free = {}, known = 0, waiters = 0, alive = 0, busy = 0, weights = 0.0,
     inferred = {recent = 0.0, passed = 0.0, at = 0.0, cut_at = 0.0, cuts = 0, wait = 0.0, rate = 0.0, tried_at = INF}}
-now = math.max(now, pool.at)
+local before = pool.at
+now = math.max(now, before)
 pool.at = now
 reclaim(now)
 for _, l in ipairs(pool.limits) do advance(l, now, l.leased) end
 local w = worker_of(renewal)
+if renewal.pool ~= 0 and renewal.pool ~= pool.born then
+  renewal.facts, renewal.away = {}, math.max(renewal.away, LEASE)
+end
+miss(w, renewal, before, now)
 if renewal.number > w.number then
   w.number, w.weight = renewal.number, renewal.weight
   pool.refused = pool.refused + renewal.refused

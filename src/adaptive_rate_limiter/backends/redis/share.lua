@@ -1,5 +1,5 @@
 -- One limit: core/share.py, number for number.
-local BINS, INF = 120, math.huge
+local BINS, NEWS, ANSWERED, NO_HEADER, INF = 120, 0.25, 1.0, -2e12, math.huge
 
 local function has(limit, letter) return string.find(limit.algorithms, letter, 1, true) ~= nil end
 local function get(map, key) return map[key] or 0.0 end
@@ -28,6 +28,14 @@ local function available(l)
   return least
 end
 
+local function return_oldest(l, amount)
+  for _, entry in ipairs(l.bins) do
+    local part = math.min(amount, entry[2])
+    entry[2] = entry[2] - part
+    amount = amount - part
+  end
+end
+
 local function advance(l, now, leased)
   local before = available(l)
   if now > l.at then
@@ -36,6 +44,10 @@ local function advance(l, now, leased)
     l.at = now
   end
   if now >= l.ends_at then
+    if l.ends_told then
+      l.ended_at = now
+      if l.unit == "requests" then return_oldest(l, math.max(0.0, 1.0 - slid(l))) end
+    end
     l.used = leased
     l.ends_at = leased > 0 and now + span(l) or INF
     l.ends_told = false
@@ -50,14 +62,6 @@ local function use(l, amount, now)
   if amount > 0 and l.ends_at == INF then
     l.ends_at = now + span(l)
     l.ends_told = false
-  end
-end
-
-local function return_oldest(l, amount)
-  for _, entry in ipairs(l.bins) do
-    local part = math.min(amount, entry[2])
-    entry[2] = entry[2] - part
-    amount = amount - part
   end
 end
 
@@ -112,6 +116,13 @@ local function correct(l, left, now)
   end
 end
 
+local function lift(l, left)
+  left = math.min(left, capacity(l))
+  l.value = math.max(l.value, math.min(l.burst, left))
+  l.used = math.min(l.used, math.max(0.0, l.limit - left))
+  return_oldest(l, math.max(0.0, left - slid(l)))
+end
+
 local function shape(l, algorithms, evidence, now)
   local left = available(l)
   l.evidence = evidence
@@ -140,11 +151,30 @@ local function resize(l, limit, window, burst, now)
   l.limit = limit
 end
 
+local function told(l, sent, at)
+  if sent > NO_HEADER then l.newest = at end
+end
+
 local function end_at(l, when)
-  if has(l, "f") then
+  if l.algorithms ~= "b" then
     l.ends_at = l.ends_told and math.min(l.ends_at, when) or when
     l.ends_told = true
   end
+end
+
+local function slides_at(l, amount, now)
+  local left, at, width = slid(l), now, l.window / BINS
+  for _, entry in ipairs(l.bins) do
+    if left >= amount then break end
+    left = left + entry[2]
+    at = (entry[1] + 1) * width + span(l)
+  end
+  return at
+end
+
+local function news_at(l, now)
+  if l.ends_told then return l.ends_at end
+  return now < l.ended_at + ANSWERED and now + NEWS or INF
 end
 
 local function ready_at(l, amount, now)
@@ -157,18 +187,13 @@ local function ready_at(l, amount, now)
     latest = math.max(latest, l.ends_at < INF and l.ends_at or now + span(l))
   end
   if has(l, "s") then
-    local left, width = slid(l), l.window / BINS
-    for _, entry in ipairs(l.bins) do
-      if left >= amount then break end
-      left = left + entry[2]
-      latest = math.max(latest, (entry[1] + 1) * width + span(l))
-    end
+    latest = math.max(latest, math.min(slides_at(l, amount, now), news_at(l, now)))
   end
   return latest
 end
 
 local function limit_of(key, unit, limit, window, burst, now)
   return {key = key, unit = unit, limit = limit, window = window, burst = burst, algorithms = "bfs", evidence = 0.0,
-    at = now, value = burst, used = 0.0, ends_at = INF, ends_told = false, bins = {}, taken = 0.0, refilled = 0.0,
+    at = now, value = burst, used = 0.0, ends_at = INF, ends_told = false, ended_at = -ANSWERED, bins = {}, taken = 0.0, refilled = 0.0,
     newest = 0.0, leased = 0.0, flying = 0.0, waiting = 0.0}
 end

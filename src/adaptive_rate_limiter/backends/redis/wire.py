@@ -51,11 +51,11 @@ def arguments(namespace: str, bucket_id: str, renewal: Renewal, now: float | Non
 
 def decode(reply: Any) -> Grant:
     """The grant in a script's reply, which may hold bytes or text."""
-    number, expires_in, retry_in, hungry, workers, pause, reason, limits, learned = reply
+    number, expires_in, retry_in, hungry, workers, pause, reason, limits, learned, pool = reply
     return Grant(
         int(float(number)), float(expires_in), float(retry_in), bool(int(hungry)), int(workers), float(pause),
         _text(reason), tuple(_granted(limit) for limit in limits),
-        tuple(Learned(_text(name), float(value), int(count)) for name, value, count in learned),
+        tuple(Learned(_text(name), float(value), int(count)) for name, value, count in learned), float(pool),
     )  # fmt: skip
 
 
