@@ -124,7 +124,7 @@ def test_tokens_are_counted_where_a_tokenizer_is_at_hand(command, monkeypatch):
         return tiktoken.registry.ENCODINGS.setdefault("o200k_base", Letters())
 
     monkeypatch.setattr(tiktoken, "encoding_for_model", load)
-    monkeypatch.setitem(tiktoken.registry.ENCODINGS, "o200k_base", Letters())
+    monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {"o200k_base": Letters()})  # LlamaIndex loads another
     own = tiktoken.load.read_file
     assert command("forecast", "-", "--model", "gpt-4o", stdin=lines("Hello")).out.startswith(
         "1 call, 5 tokens in"

@@ -71,6 +71,16 @@ def test_the_view_of_a_terminal(capsys, limiter, call):
     assert "60 per minute" in said
 
 
+@pytest.mark.parametrize("terminal", ["1", ""])
+def test_what_was_printed_after_a_view_began_in_its_last_line(terminal, monkeypatch, capsys, limiter):
+    monkeypatch.setenv("FORCE_COLOR", terminal)
+    with limiter.watch():
+        pass
+    said = capsys.readouterr().out.removesuffix("\x1b[?25h")  # the cursor is seen again
+    assert said.endswith("\n")
+    assert not said.endswith("\n\n")
+
+
 def test_a_bar_tore_the_view_of_a_terminal(monkeypatch, capsys, limiter, call):
     """It is a line of the view while that is shown, and stays above it in the end."""
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal

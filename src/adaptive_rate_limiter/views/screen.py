@@ -75,6 +75,8 @@ class Terminal:
         if Terminal.live is self:
             Terminal.live = None
         self._live.stop()
+        if not self._live.console.is_terminal:
+            self._live.console.line()  # which rich leaves out there
 
 
 def screen_for(view: View) -> Screen:
