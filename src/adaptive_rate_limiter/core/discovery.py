@@ -35,6 +35,8 @@ ANOTHER = 0.02  # weight of the unit that a refusal does not name, as a share of
 MAJORITY = 0.5  # of the weight: what is believed of a unit is said
 FEW = 16  # calls in line: not worth another window of waiting, so their limit is looked for to the unit
 SLOWEST = 60.0  # seconds after which a call is risked whatever is believed: nothing waits for ever
+EXTRA = 3  # refusals beyond the budget that may be risked rather than wait so long: a small job has hardly a budget
+HASTE = 4  # it waits for this power of the chance to fail, of SLOWEST; from simulations of closed loops and batches
 UNIT_PRIORS = {REQUESTS: 0.7, TOKENS: 0.3, INPUT_TOKENS: 0.3}
 
 
@@ -62,7 +64,7 @@ class Discovery:
 
     __slots__ = (
         "ahead", "ever_passed", "experiment_at", "experimented", "failed_at", "found", "gap", "hypotheses", "in_doubt",
-        "invited_at", "last_at", "pending", "proven", "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at",
+        "invited_at", "last_at", "pending", "proven", "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at", "told",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -70,6 +72,7 @@ class Discovery:
         self.ahead: dict[str, float] = {}  # what they amount to
         self.hypotheses: dict[str, Hypotheses] = {}
         self.found = False  # something was refused: the hypotheses know more than nothing
+        self.told = False  # a refusal named the limit
         self.settled = SETTLED
         self.in_doubt = self.proven = self.sends = self.refusals = self.raised = 0
         self.replied = self.experimented = self.ever_passed = False
@@ -155,13 +158,15 @@ class Discovery:
             return max(now, start)
         if now >= self.invited_at and not doubtful:
             return now
-        if now >= start and (chance >= worth or now >= self.last_at + SLOWEST):
+        hasty = not self.told and -EXTRA < affordable < 1
+        patient_until = self.last_at + SLOWEST * ((1 - chance) ** HASTE if hasty else 1.0)
+        if now >= start and (chance >= worth or now >= patient_until):
             return now
         times = sorted(
             (family.ready_at(history, amount, family.typical(start, to_the_unit=few), start), family.weight)
             for family, history, amount in self._amounts(cost)
         )
-        likely = min(self._when(times, worth, start), max(start, self.last_at + SLOWEST))
+        likely = min(self._when(times, worth, start), max(start, patient_until))
         if not doubtful:
             likely = min(likely, self.invited_at)
         return max(likely, now + 0.02)
@@ -254,6 +259,7 @@ class Discovery:
             self.hypotheses[unit] = Hypotheses(now, 1 / ANOTHER)
         if unit in self.hypotheses:
             # What was sent before we began may have used it up: it is ours from the told time on.
+            self.told = True
             self.hypotheses[unit].named(limit, now, ours=invited and not self.ever_passed)
             self._normalize()
 
