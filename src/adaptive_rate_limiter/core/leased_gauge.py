@@ -205,7 +205,7 @@ class LeaseGauge(Gauge):
             self.reading = None
         ends_in = 0.0
         if isinstance(shape, ToldGauge) and shape.window_end is not None:
-            ends_in = max(0.0, shape.window_end[1] - now)
+            ends_in = shape.window_end[1] - now
         return Fact(
             self.key, self.unit, shape.limit, shape.window, burst, self.letters(), evidence, remaining, sent,
             refilled, age, ends_in,
