@@ -159,6 +159,17 @@ def test_after_a_told_reset_one_goes_and_the_others_come_when_its_header_may_hav
     assert grants[1].retry_in == pytest.approx(NEWS)
 
 
+def test_a_told_reset_that_passed_on_the_way_lets_one_call_go_and_an_older_one_none():
+    """The reset of a sliding window that returns bit by bit is over when it is told: nothing went for half a minute."""
+    told = Told(WINDOW)
+    told.renew("a", facts=(WINDOW, replace(WINDOW, ends_in=0.5)), uses=(Use("requests", spent=60.0),))
+    assert told.ask("a", 1.0, 1.0) == 1
+    told.renew("a", 0.5, facts=(replace(WINDOW, ends_in=-0.6),))
+    assert told.ask("a", 1.0, 0.01) == 0
+    told.renew("a", facts=(replace(WINDOW, ends_in=-0.1),))
+    assert told.ask("a", 1.0, 0.01) == 1
+
+
 def away(told, worker, after=0.0, **renewal):
     """It comes back after ten seconds without the pool, and tells what it sent with its next renewal."""
     told.renew(worker, after, away=10.0, workers=3, pool=told.pool.born, **renewal)

@@ -34,7 +34,7 @@ facts = st.builds(
     sent=st.one_of(st.just(NO_HEADER), st.floats(-100, 100)),
     refilled=amounts,
     age=st.floats(0, 10),
-    ends_in=st.one_of(st.just(0.0), st.floats(0, 90)),
+    ends_in=st.one_of(st.just(0.0), st.floats(-5, 90)),
 )
 lessons = st.builds(
     Lesson,

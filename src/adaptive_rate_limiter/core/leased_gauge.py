@@ -206,7 +206,7 @@ class LeaseGauge(Gauge):
             self.reading = None
         ends_in = 0.0
         if isinstance(shape, ToldGauge) and shape.window_end is not None:
-            ends_in = max(0.0, shape.window_end[1] - now)
+            ends_in = shape.window_end[1] - now
         return Fact(
             self.key, self.unit, shape.limit, shape.window, burst, self.letters(), evidence, remaining, sent,
             refilled, age, ends_in,
@@ -215,22 +215,27 @@ class LeaseGauge(Gauge):
     def tell_anew(self, now: float) -> None:
         """The pool is another, which was told nothing: it is to hear what is left at the most, as far as is known here.
 
-        That is what headers told, or what the old pool had and what has flown in since, if that is less. What was
-        spent and is kept comes on top, since it is told as well. Of a stated limit all that was spent here is told.
+        What was spent comes on top, since it is told as well: of a stated limit, all that was spent here.
         """
         shape, self.reading = self.shape, None
         if isinstance(shape, ToldGauge):
-            spent, kept = max(0.0, self.spent), max(0.0, self.paid)
-            told = min(level.available(now) for level in shape.active)
-            had = math.inf
-            if self.marks and shape.fixed.turned_at < (at := self.marks[-1][0]):
-                had = max(1.0, self.there + self.rate * (now - at))
-            most = spent + max(0.0, min(told, had + kept))
+            most = max(0.0, self._remembered(shape, now)) + max(0.0, self.spent)
             self.reading = (self.lease.ledger.seq, now, most, NO_HEADER, 0.0)
         elif shape.source == "stated":
             self.spent = max(self.spent, shape.capacity - shape.available(now))
         self.lost = True
         self.marks.clear()
+
+    def _remembered(self, shape: ToldGauge, now: float) -> float:
+        """What headers told; or what the lost pool had and what has flown in since, if that is less.
+
+        At the turn of a window all came back, whatever it had. One unit goes in any case: its header tells more.
+        """
+        left = min(level.available(now) for level in shape.active)
+        if not self.marks or shape.fixed.turned_at >= self.marks[-1][0]:
+            return left
+        inflow = self.rate * (now - self.marks[-1][0]) if shape.bucket in shape.active else 0.0
+        return min(left, max(1.0, self.there + inflow) + max(0.0, self.paid))
 
     def evidence(self) -> float:
         """How much is known of the limit here; nothing, where it was learned from the pool.

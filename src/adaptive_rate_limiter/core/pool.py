@@ -130,7 +130,7 @@ class Pool:
             if fact.remaining >= 0 and now - fact.age > limit.newest:
                 limit.told(fact.sent, now - fact.age)
                 self._correct(limit, worker, fact, now)
-            if fact.ends_in > 0:
+            if fact.ends_in:
                 limit.end_at(now + fact.ends_in)
         if now + renewal.pause > self.pause_until and renewal.pause > 0:
             self.pause_until, self.reason = now + renewal.pause, renewal.reason

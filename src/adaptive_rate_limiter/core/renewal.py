@@ -27,7 +27,8 @@ class Fact:
 
     `algorithms` holds one letter for each plausible way of counting: "b" token bucket, "f" fixed window, "s"
     sliding window. `remaining` is what a header told, if it told anything; `sent` and `refilled` are those of the
-    last grant before its request was sent, `age` seconds ago. `ends_in` is what is left of a fixed window.
+    last grant before its request was sent, `age` seconds ago. `ends_in` is when the told reset of a window is
+    due, below zero if it has passed; 0 if none was told.
     """
 
     key: str

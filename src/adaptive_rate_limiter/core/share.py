@@ -220,8 +220,8 @@ class SharedLimit:
             self.newest = at
 
     def end_at(self, when: float) -> None:
-        """A header told the reset of a window: the earliest of those that were told stands."""
-        if self.algorithms != "b":
+        """A header told the reset of a window, which may have passed: the earliest of those that were told stands."""
+        if self.algorithms != "b" and when > self.ended_at:
             self.ends_at = min(self.ends_at, when) if self.ends_told else when
             self.ends_told = True
 

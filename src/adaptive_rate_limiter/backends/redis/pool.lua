@@ -93,7 +93,7 @@ local function learn(w, renewal, now)
       told(l, fact.sent, now - fact.age)
       correct_by(l, w, fact, now)
     end
-    if fact.ends_in > 0 then end_at(l, now + fact.ends_in) end
+    if fact.ends_in ~= 0 then end_at(l, now + fact.ends_in) end
   end
   if now + renewal.pause > pool.pause_until and renewal.pause > 0 then
     pool.pause_until, pool.reason = now + renewal.pause, renewal.reason

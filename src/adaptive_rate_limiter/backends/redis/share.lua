@@ -156,7 +156,7 @@ local function told(l, sent, at)
 end
 
 local function end_at(l, when)
-  if l.algorithms ~= "b" then
+  if l.algorithms ~= "b" and when > l.ended_at then
     l.ends_at = l.ends_told and math.min(l.ends_at, when) or when
     l.ends_told = true
   end
