@@ -158,18 +158,25 @@ class Discovery:
             return max(now, start)
         if now >= self.invited_at and not doubtful:
             return now
-        hasty = not self.told and -EXTRA < affordable < 1
-        patient_until = self.last_at + SLOWEST * ((1 - chance) ** HASTE if hasty else 1.0)
-        if now >= start and (chance >= worth or now >= patient_until):
+        haste = HASTE if not self.told and -EXTRA < affordable < 1 else 0
+        if now >= start and (chance >= worth or now >= self._patient_until(chance, haste)):
             return now
         times = sorted(
             (family.ready_at(history, amount, family.typical(start, to_the_unit=few), start), family.weight)
             for family, history, amount in self._amounts(cost)
         )
-        likely = min(self._when(times, worth, start), max(start, patient_until))
+        likely = min(self._when(times, worth, start), max(start, self._patient_until(chance, haste)))
+        foreseen = 0.0
+        for at, weight in times:
+            foreseen += weight
+            if at > now and foreseen > chance:
+                likely = min(likely, max(at, start, self._patient_until(foreseen, haste)))
         if not doubtful:
             likely = min(likely, self.invited_at)
         return max(likely, now + 0.02)
+
+    def _patient_until(self, chance: float, haste: int) -> float:
+        return self.last_at + SLOWEST * (1 - chance) ** haste
 
     def _chance(self, cost: Cost, now: float, *, to_the_unit: bool = False) -> float:
         return sum(
