@@ -15,6 +15,7 @@ from adaptive_rate_limiter.core.evidence import (
     betrayed_window,
     fit_of_level,
     fit_of_reset,
+    least_window,
     still_a_bucket,
     unforeseen,
     windows_of_bucket,
@@ -167,6 +168,7 @@ class ToldGauge(Gauge):
         if reading.limit is None and reading.remaining is not None:
             limit = max(limit, reading.remaining)
         window = self._window_by_vote(reading) if doubtful else self.window
+        window = least_window(reading, window)
         if abs(limit - self.limit) > 0.001 * self.limit or window != self.window:
             for level in self.models:
                 level.resize(limit, window, now)
