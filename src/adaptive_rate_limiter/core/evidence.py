@@ -28,7 +28,8 @@ class Shot(NamedTuple):
 
     `newest`: no later send was heard of. `since` was charged after the send, `overtaking` of it so soon that it
     may be in the picture, and `returned` came back to a sliding window; `ahead` was sent before it and not answered
-    by then, and may not be in the picture; `in_doubt` is all that is sent and not answered yet.
+    by then, and may not be in the picture; `unread` was answered since, and nothing was read of what is left;
+    `in_doubt` is all that is sent and not answered yet.
     """
 
     reading: QuotaReading
@@ -38,6 +39,7 @@ class Shot(NamedTuple):
     overtaking: float
     ahead: float
     returned: float
+    unread: float
     in_doubt: float
     now: float
 
