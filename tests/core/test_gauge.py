@@ -179,7 +179,7 @@ def test_another_window_is_taken_once_readings_at_different_levels_agree():
     ledger.read((QuotaReading("requests", 14400, 14390, 60.0),), ledger.reserve(cost, 0.0), 0.1)
     gauge = ledger.gauges[0]
     assert gauge.window == 60.0  # a reset in whole seconds is too coarse to tell
-    for used, window in ((20.0, 60.0), (21.0, 60.0), (40.0, 86400.0)):
+    for used, window in ((20.0, 300.0), (21.0, 300.0), (40.0, 86400.0)):  # no reset is longer than its window
         reading = QuotaReading("requests", 14400, 14400 - used, used * 6.0 - 0.1)
         ledger.read((reading,), ledger.reserve(cost, 1.0), 1.1)
         assert gauge.window == window

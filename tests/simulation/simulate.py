@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -104,9 +105,11 @@ def run(
     arrivals: Callable[[int], float] = lambda index: 0.0,
     overhead: float = 0.0015,
     written: bool = True,
+    callers: int | None = None,
 ) -> Outcome:
     """Submit `costs`; the run ends with the last reply. `overhead` is the client's time to send one request;
-    whether it is told when one is `written` is another matter."""
+    whether it is told when one is `written` is another matter. So many `callers` make one call after the other,
+    instead of all at their `arrivals`."""
     rng = random.Random(seed)
     bucket = bucket or Bucket("simulated", (), 0.0)
     events: list = []
@@ -141,7 +144,15 @@ def run(
             push(woken, "dispatch")
 
     keep: list[Call] = []
-    for index, cost in enumerate(costs):
+    later = deque(costs if callers is not None else ())
+    at_first = costs if callers is None else [later.popleft() for _ in range(callers)]
+
+    def follow(now):
+        """The caller makes its next call."""
+        if later:
+            push(now, "submit", Call(later.popleft(), since=now), tries)
+
+    for index, cost in enumerate(at_first):
         push(arrivals(index), "submit", Call(cost, since=arrivals(index)), tries)
     woken = math.inf
     while events:
@@ -176,6 +187,7 @@ def run(
             bucket.observe(call, info, now)
             bucket.settle(call, Usage(tokens=call.cost.get("tokens")), now)
             outcome.seconds = now
+            follow(now)
         elif what == "refused":
             call, info, left = payload
             bucket.observe(call, info, now)
@@ -184,6 +196,7 @@ def run(
                 push(now + pause, "submit", call.again(), left - 1)  # it keeps its place by age
             else:
                 outcome.lost += 1
+                follow(now)
         for call in bucket.dispatch(now):
             start(call, tries_left[id(call)], now)
         wake(now)

@@ -4,6 +4,7 @@ import pytest
 from tests.simulation import scenarios
 from tests.simulation.simulate import Provider, run
 
+from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.testing.limits import FixedWindow, SlidingWindow, TokenBucket
 
 LATENCY = {"0.05 s": 0.05, "1 s": 1.0, "log-normal": 4.0}  # what a first reply may take
@@ -103,6 +104,33 @@ def test_a_sliding_window_is_not_taken_for_a_fixed_one_when_sends_are_spread(who
     )
     assert outcome.refused == 0
     assert last_of(outcome) <= 1.06 * 120
+
+
+@pytest.mark.parametrize("algorithm", [FixedWindow, SlidingWindow, TokenBucket])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_least_that_was_told_counts_headers_that_were_not_read(algorithm, seed):
+    """While much is left most headers stay unread; a reply that had overtaken those then told more than was left, and
+    twenty callers had up to seven calls of 300 refused, and waited for another window."""
+    outcome = run(
+        Provider({"requests": algorithm(300, 60.0)}), scenarios.requests(900),
+        latency=lambda rng: rng.uniform(0.05, 0.2), jitter=0.05, overhead=0.003, callers=20, seed=seed,
+    )  # fmt: skip
+    assert outcome.refused == 0
+    assert last_of(outcome) <= 1.03 * 120 + 3.0
+
+
+@pytest.mark.parametrize("whole_seconds", [True, False])
+@pytest.mark.parametrize("algorithm", ["bucket", "fixed", "sliding"])
+def test_a_reset_that_is_longer_than_the_window_makes_the_window_longer(algorithm, whole_seconds):
+    """A limit in five minutes that was taken for one in a minute: of 3,000 calls 595 were lost."""
+    limit = scenarios.limit_of(algorithm, 300, window=300.0, depth=300.0)
+    outcome = run(
+        Provider({"requests": limit}, whole_seconds=whole_seconds), scenarios.requests(900),
+        bucket=Bucket("simulated", (), 0.0, max_pause=600.0),
+    )  # fmt: skip
+    assert outcome.lost == 0
+    assert outcome.refused <= 3
+    assert last_of(outcome) <= 1.03 * 600
 
 
 @pytest.mark.parametrize("aligned", [True, False])

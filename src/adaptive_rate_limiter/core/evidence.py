@@ -18,6 +18,7 @@ STRANGERS = (
     0.3  # of the limit: the mean of what others take unseen; to take more is less likely, exponentially
 )
 PRECISION = 0.03  # of a reset that fits
+WHOLE = 1.0  # seconds by which a reset may be rounded
 ENOUGH = 10.0  # units: with less used, being cut to a whole number blurs what remains too much
 WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
 
@@ -27,7 +28,8 @@ class Shot(NamedTuple):
 
     `newest`: no later send was heard of. `since` was charged after the send, `overtaking` of it so soon that it
     may be in the picture, and `returned` came back to a sliding window; `ahead` was sent before it and not answered
-    by then, and may not be in the picture; `in_doubt` is all that is sent and not answered yet.
+    by then, and may not be in the picture; `unread` was answered since, and nothing was read of what is left;
+    `in_doubt` is all that is sent and not answered yet.
     """
 
     reading: QuotaReading
@@ -37,6 +39,7 @@ class Shot(NamedTuple):
     overtaking: float
     ahead: float
     returned: float
+    unread: float
     in_doubt: float
     now: float
 
@@ -148,21 +151,24 @@ def betrayed_window(reading: QuotaReading) -> float | None:
     It counts only where it comes out close to one that providers use; or where so much is used that one alone is possible.
     """
     limit, remaining, reset_after = reading.limit, reading.remaining, reading.reset_after
-    if (
-        limit
-        and remaining is not None
-        and reset_after
-        and remaining < limit
-        and reset_after != int(reset_after)
-    ):
-        implied = reset_after * limit / (limit - remaining)
-        nearest = min(WINDOWS, key=lambda window: abs(math.log(window / implied)))
-        if abs(implied / nearest - 1) < PRECISION:
-            return nearest
-        if limit - remaining >= ENOUGH and reading.window is None:
-            possible = windows_of_bucket(reading)
-            return possible[0] if len(possible) == 1 else None
+    if not (limit and remaining is not None and reset_after and remaining < limit):
+        return None
+    implied = reset_after * limit / (limit - remaining)
+    nearest = min(WINDOWS, key=lambda window: abs(math.log(window / implied)))
+    if reset_after != int(reset_after) and abs(implied / nearest - 1) < PRECISION:
+        return nearest
+    if limit - remaining >= ENOUGH and reading.window is None:
+        possible = windows_of_bucket(reading)
+        return possible[0] if len(possible) == 1 else None
     return None
+
+
+def least_window(reading: QuotaReading, window: float) -> float:
+    """`window`, or the shortest in use that is as long as the reset that was told: none takes longer than its window."""
+    reset_after = reading.reset_after or 0.0
+    if reading.window is not None or reset_after <= window * (1 + PRECISION) + WHOLE:
+        return window
+    return next((each for each in WINDOWS if reset_after <= each * (1 + PRECISION) + WHOLE), window)
 
 
 def windows_of_bucket(reading: QuotaReading) -> list[float]:

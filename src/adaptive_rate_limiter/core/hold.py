@@ -31,12 +31,12 @@ RESERVED, SETTLED = (
 class Hold:
     """What one call has reserved. `spent` is the ledger's running total per unit, this hold included.
 
-    `ahead` is what others had in flight by then, per unit, and `returned` what the sliding window of each told gauge
-    had given back.
+    `ahead` is what others had in flight by then, per unit; `returned` what the sliding window of each told gauge had
+    given back, and `unread` what had ended without a word on it.
     """
 
     __slots__ = (
-        "ahead", "answered", "at", "cost", "counted_at", "on_the_way", "returned", "sent", "sent_at", "seq", "spent", "state", "told", "written",
+        "ahead", "answered", "at", "cost", "counted_at", "on_the_way", "returned", "sent", "sent_at", "seq", "spent", "state", "told", "unread", "written",
     )  # fmt: skip
 
     def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
@@ -51,6 +51,7 @@ class Hold:
         self.spent = spent
         self.ahead: Cost = {}
         self.returned: Sequence[float] = ()
+        self.unread: Sequence[float] = ()
         self.answered = False
         self.told: Sequence[Gauge] = ()  # those of which its reply told what remains
         self.state = RESERVED

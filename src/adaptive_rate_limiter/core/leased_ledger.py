@@ -71,6 +71,7 @@ def _weigh_reset(told: ToldGauge, reading: QuotaReading, hold: Hold, now: float)
         overtaking=0.0,
         ahead=0.0,
         returned=0.0,
+        unread=0.0,
         in_doubt=0.0,
         now=now,
     )

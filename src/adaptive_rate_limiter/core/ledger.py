@@ -72,6 +72,7 @@ class Ledger:
         if self.told:
             hold.ahead = ahead
             hold.returned = [gauge.sliding.refilled for gauge in self.told]
+            hold.unread = [gauge.unread for gauge in self.told]
         self.recent.append(hold)
         if self.sends_told:
             hold.on_the_way = True
@@ -239,22 +240,26 @@ class Ledger:
         True if all are well known, and far from being reached.
         """
         found = matched(self, readings, hold, now)
-        for gauge, reading in found:
-            if gauge.counts(reading):
-                gauge.told_by = hold.seq
-        self._answer(hold)
-        told: list[Gauge] = []
         at_ease = len(found) == len(self.told)
+        taken: list[tuple[ToldGauge, QuotaReading]] = []
         for gauge, reading in found:
             gauge.readings += 1
             if not gauge.is_at_ease(reading):
                 at_ease = False
             elif gauge.readings % LOOK_AGAIN:
                 continue
+            taken.append((gauge, reading))
+            if gauge.counts(reading):
+                gauge.told_by = hold.seq
+        self._answer(hold)
+        told: list[Gauge] = []
+        for gauge, reading in taken:
             if reading.remaining is not None:
                 told.append(gauge)
             place = gauge.place
-            returned = hold.returned[place] if place < len(hold.returned) else 0.0
+            returned, unread = 0.0, 0.0
+            if place < len(hold.returned):
+                returned, unread = hold.returned[place], hold.unread[place]
             unit = reading.unit
             since = self.spent.get(unit, 0.0) - hold.spent.get(unit, 0.0)
             newest = hold.seq > gauge.newest
@@ -266,6 +271,7 @@ class Ledger:
                 self.overtaking(hold, unit) if since else 0.0,
                 hold.ahead.get(unit, 0.0),
                 gauge.returned(now) - returned,
+                gauge.unread - unread,
                 self.unanswered.get(unit, 0.0),
                 now,
             )

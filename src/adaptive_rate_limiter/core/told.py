@@ -15,6 +15,7 @@ from adaptive_rate_limiter.core.evidence import (
     betrayed_window,
     fit_of_level,
     fit_of_reset,
+    least_window,
     still_a_bucket,
     unforeseen,
     windows_of_bucket,
@@ -51,7 +52,7 @@ class ToldGauge(Gauge):
 
     __slots__ = (
         "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "guessed", "jumps", "lows", "newest", "place", "promise",
-        "readings", "scope", "scores", "sliding", "told_by", "vote", "window_end",
+        "readings", "scope", "scores", "sliding", "told_by", "unread", "vote", "window_end",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +68,7 @@ class ToldGauge(Gauge):
         self.newest = -1  # sequence number of the latest send whose header was taken
         self.told_by = -1  # of the send whose header is being taken
         self.lows = [math.inf] * 3  # per model: least remaining told, less its refill
+        self.unread = 0.0  # of calls that came to their end without one
         self.readings = 0
         self.guessed = True  # the window: no reset has betrayed it yet
         self.jumps = 0.0  # headers of late with more than a sliding window would have left, as after a turn
@@ -108,11 +110,12 @@ class ToldGauge(Gauge):
 
     def counts(self, reading: QuotaReading) -> bool:
         """Whether it says what is left; after calls, all is never left."""
-        return reading.remaining is not None and (reading.remaining < self.limit or not self.readings)
+        return reading.remaining is not None and (reading.remaining < self.limit or self.readings == 1)
 
     def answered(self, amount: float, seq: int) -> None:
         """A call came to its end without a header on this limit: it may have been counted after the last one."""
         if seq != self.told_by:
+            self.unread += amount
             lows = self.lows
             lows[0] -= amount
             lows[1] -= amount
@@ -167,6 +170,7 @@ class ToldGauge(Gauge):
         if reading.limit is None and reading.remaining is not None:
             limit = max(limit, reading.remaining)
         window = self._window_by_vote(reading) if doubtful else self.window
+        window = least_window(reading, window)
         if abs(limit - self.limit) > 0.001 * self.limit or window != self.window:
             for level in self.models:
                 level.resize(limit, window, now)
@@ -241,7 +245,7 @@ class ToldGauge(Gauge):
         where they were seen, the step is small.
         """
         now, kept = shot.now, self._kept(shot.now)
-        most, least = remaining + shot.grain, remaining - shot.grain
+        most, least = remaining + shot.grain, remaining - shot.grain - shot.unread
         overtaking = 0.0 if kept else shot.overtaking
         changes = self._changes(shot)
         over = self.is_over(shot)
