@@ -94,7 +94,7 @@ class Bucket:
 
     def submit(self, call: Call, now: float) -> None:
         """Admit the call (`hold` is set), put it in line, or raise CapacityExceededError at once."""
-        if call.certain and (never := verdicts.never(self, call, now)) is not None:
+        if (never := verdicts.never(self, call, now)) is not None:
             raise never
         if not self.queue.count and self._blocked(call.cost, now) is None:
             self._admit(call, now)
@@ -111,7 +111,7 @@ class Bucket:
 
     def try_submit(self, call: Call, now: float) -> bool:
         """Admit the call if nobody is in line and all limits can pay it now; never put it in line."""
-        if call.certain and (never := verdicts.never(self, call, now)) is not None:
+        if (never := verdicts.never(self, call, now)) is not None:
             raise never
         if self.queue.count or self._blocked(call.cost, now) is not None:
             return False
@@ -138,9 +138,7 @@ class Bucket:
             if call is None:
                 break
             wait = self._blocked(call.cost, now)
-            if (
-                call.certain and (never := verdicts.never(self, call, now)) is not None
-            ):  # a limit was lowered while it waited
+            if (never := verdicts.never(self, call, now)) is not None:  # a limit was lowered while it waited
                 queue.remove(call)
                 call.error = never
                 done.append(call)

@@ -64,7 +64,7 @@ class Discovery:
 
     __slots__ = (
         "ahead", "ever_passed", "experiment_at", "experimented", "failed_at", "found", "gap", "hypotheses", "in_doubt",
-        "invited_at", "last_at", "pending", "proven", "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at", "told",
+        "invited_at", "last_at", "pending", "proven", "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at", "was_named",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Discovery:
         self.ahead: dict[str, float] = {}  # what they amount to
         self.hypotheses: dict[str, Hypotheses] = {}
         self.found = False  # something was refused: the hypotheses know more than nothing
-        self.told = False  # a refusal named the limit
+        self.was_named = False  # the limit, by a refusal
         self.settled = SETTLED
         self.in_doubt = self.proven = self.sends = self.refusals = self.raised = 0
         self.replied = self.experimented = self.ever_passed = False
@@ -158,7 +158,7 @@ class Discovery:
             return max(now, start)
         if now >= self.invited_at and not doubtful:
             return now
-        haste = HASTE if not self.told and -EXTRA < affordable < 1 else 0
+        haste = HASTE if not self.was_named and -EXTRA < affordable < 1 else 0
         if now >= start and (chance >= worth or now >= self._patient_until(chance, haste)):
             return now
         times = sorted(
@@ -266,7 +266,7 @@ class Discovery:
             self.hypotheses[unit] = Hypotheses(now, 1 / ANOTHER)
         if unit in self.hypotheses:
             # What was sent before we began may have used it up: it is ours from the told time on.
-            self.told = True
+            self.was_named = True
             self.hypotheses[unit].named(limit, now, ours=invited and not self.ever_passed)
             self._normalize()
 

@@ -83,7 +83,7 @@ def still_a_bucket(gauge: ToldGauge, shot: Shot, change: float) -> bool:
 
 
 def _blur(reset_after: float) -> float:
-    return (1.0 if reset_after == int(reset_after) else 0.1) + 0.02 * reset_after
+    return (WHOLE if reset_after == int(reset_after) else 0.1) + 0.02 * reset_after
 
 
 def fit_of_reset(gauge: ToldGauge, shot: Shot, reset_after: float) -> tuple[float, float, float]:

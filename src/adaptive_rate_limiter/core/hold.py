@@ -22,10 +22,8 @@ class HoldState(Enum):
     UNKNOWN = "unknown"
 
 
-RESERVED, SETTLED = (
-    HoldState.RESERVED,
-    HoldState.SETTLED,
-)  # an enum takes as long to ask as a function, on every call
+# To ask an enum for a member takes as long as a call of a function, and these two are asked for on every call.
+RESERVED, SETTLED = HoldState.RESERVED, HoldState.SETTLED
 
 
 class Hold:

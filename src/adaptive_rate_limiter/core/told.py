@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.evidence import (
     ARRIVAL,
+    WHOLE,
     Shot,
     betrayed_window,
     fit_of_level,
@@ -373,7 +374,7 @@ class ToldGauge(Gauge):
 
     def _set_window_end(self, reset_after: float, remaining: float, sent_at: float, now: float) -> None:
         # Whole seconds may have been cut, or rounded up: an end that is taken too early costs a burst of refusals.
-        whole = min(1.0, WHOLE_MAX * self.window) if reset_after == int(reset_after) else 0.0
+        whole = min(WHOLE, WHOLE_MAX * self.window) if reset_after == int(reset_after) else 0.0
         earliest, latest = sent_at + reset_after - whole, now + reset_after + whole
         self.promise = (latest, 1.0 if self.unit == REQUESTS else remaining + reset_after * self.rate)
         if self.window_end is None or sent_at > self.window_end[1]:  # the first of a window

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def never(bucket: Bucket, call: Call, now: float) -> CapacityExceededError | None:
-    """What to say to a call of certain size that is larger than a whole limit; None if it is not."""
+    """What to say to a call that is certain to be larger than a whole limit; None if it is not."""
+    if not call.certain:
+        return None
     unit, most = None, 0.0
     gauge = bucket.ledger.too_large(call.cost)
     if gauge is not None:
