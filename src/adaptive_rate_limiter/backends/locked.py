@@ -27,7 +27,7 @@ __all__ = ["LockedBucket"]
 
 Result = TypeVar("Result")
 
-SOONEST = 0.001  # seconds to the next timer at the least: above 1,000 calls a second several go at once
+SOONEST = 0.001  # seconds to the next timer at the least
 
 
 class LockedBucket:

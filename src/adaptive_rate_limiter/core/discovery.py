@@ -6,7 +6,8 @@ not been refused within SETTLED seconds counts as passed: no long first call hol
 
 From the first refusal on: a call is sent when it is all but certain to pass under every way of counting
 that is still believed. Where that is far off, one call is risked at a time, with nothing else in doubt: it
-tells a bucket from a window within a second, and finds a limit that was raised.
+tells a bucket from a window within a second, and finds a limit that was raised. A small job, whose budget one refusal
+has spent, risks a few more rather than stand still for a minute.
 """
 
 from __future__ import annotations

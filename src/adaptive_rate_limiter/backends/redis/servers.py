@@ -18,10 +18,8 @@ Step = list[str]
 """The arguments of EVALSHA after the digest: the first key is the second of them, and tells the slot."""
 
 REDIRECTIONS = 5  # of one step: what redis-cli allows is 5 as well
-MOVING, MOVES_BY = (
-    0.02,
-    0.5,
-)  # seconds to the next try, and in all, while the keys of a bucket are at two nodes
+MOVING = 0.02  # seconds to the next try while the keys of a bucket are at two nodes, since its slot moves
+MOVES_BY = 0.5  # seconds of that in all
 MAPS = 3  # nodes that are asked for the map of slots, one after the other, before it is left for later
 
 
