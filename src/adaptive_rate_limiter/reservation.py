@@ -118,7 +118,10 @@ class Reservation:
             return False
         self._close()
         usage = Usage(
-            _known(input_tokens), _known(output_tokens), _known(tokens), _known(cached_tokens) or 0.0
+            _known(input_tokens),
+            _known(output_tokens),
+            _known(tokens),
+            _known(cached_tokens) or 0.0 if cached_tokens else 0.0,
         )
         return self.bucket.step(Bucket.settle, self.call, usage)
 

@@ -105,7 +105,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.now <= ready < math.inf
         assert self.ledger.shortage(cost, ready + 1.0) is None or ready > self.now
         assert self.ledger.eta({"requests": 100.0, "tokens": 1e5}, self.now)[0] >= self.now
-        assert all(left > -1e-3 * (1 + abs(left)) for left in self.ledger.unanswered.values())
+        for gauge in self.ledger.told:
+            assert abs(gauge.in_flight - self.ledger.in_flight(gauge.unit)) <= 1e-3 * (1 + gauge.in_flight)
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

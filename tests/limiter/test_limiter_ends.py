@@ -169,9 +169,9 @@ def test_the_collector_may_end_reservations_within_a_step(limiter, bucket, clock
     class Collecting(dict):
         """A cost whose reading runs the collector: as if it came in the middle of a step."""
 
-        def items(self):
+        def get(self, *unit):
             collect()
-            return super().items()
+            return super().get(*unit)
 
     generator = stream()
     next(generator)

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import BaseMessage
 
-OUTPUT_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "num_predict", "max_new_tokens")
+OUTPUT_BOUNDS = frozenset(
+    {"max_completion_tokens", "max_output_tokens", "max_tokens", "num_predict", "max_new_tokens"}
+)
 MODEL_NAMES = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
-EXTRAS = ("tools", "functions", "response_format")  # parts of the prompt that are no message
+EXTRAS = frozenset({"tools", "functions", "response_format"})  # parts of the prompt that are no message
 FRAMES = 5  # between LangChain's call and ours, where another limiter has wrapped this one
 
 
@@ -77,7 +79,7 @@ def describe(announcement: Announcement) -> dict[str, Any]:
     metadata = options.get("metadata") or {}
     arguments = (serialized or {}).get("kwargs") or {}
     base = [str(value) for name, value in arguments.items() if "base" in name or "endpoint" in name]
-    prompt: list[Any] = [params[name] for name in EXTRAS if params.get(name)]
+    prompt: list[Any] = [params[name] for name in EXTRAS.intersection(params)]
     for conversation in messages:
         for message in conversation:
             prompt.append(message.content)
@@ -101,10 +103,11 @@ def _model(params: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None
 
 def _bound(params: Mapping[str, Any], metadata: Mapping[str, Any]) -> int | None:
     """The most tokens that all answers together may have."""
-    for place, names in ((params, OUTPUT_BOUNDS), (metadata, ("ls_max_tokens",))):
-        for name in names:
-            bound = place.get(name)
-            if isinstance(bound, int) and bound >= 0:
-                answers = params.get("n")
-                return bound * max(1, answers) if isinstance(answers, int) else bound
-    return None
+    told = [params[name] for name in OUTPUT_BOUNDS.intersection(params)]
+    bounds = [
+        bound for bound in (*told, metadata.get("ls_max_tokens")) if isinstance(bound, int) and bound >= 0
+    ]
+    if not bounds:
+        return None
+    answers = params.get("n")
+    return max(bounds) * max(1, answers) if isinstance(answers, int) else max(bounds)

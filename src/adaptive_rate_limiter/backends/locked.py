@@ -202,7 +202,7 @@ class LockedBucket:
         weights = self.bucket.queue.weights
         self.bucket.queue = FairQueue()
         self.bucket.queue.weights = weights
-        for hold in self.bucket.ledger.recent:
+        for hold in self.bucket.ledger.remembered():
             self.bucket.ledger.lapse(hold)
         self.bucket.tally.forget_calls(self.bucket.concurrency.in_flight)
         self.bucket.concurrency.in_flight = 0

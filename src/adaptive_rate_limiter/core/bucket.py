@@ -94,10 +94,7 @@ class Bucket:
 
     def submit(self, call: Call, now: float) -> None:
         """Admit the call (`hold` is set), put it in line, or raise CapacityExceededError at once."""
-        if (never := verdicts.never(self, call, now)) is not None:
-            raise never
-        if not self.queue.count and self._blocked(call.cost, now) is None:
-            self._admit(call, now)
+        if self.try_submit(call, now):
             return
         if (in_vain := verdicts.in_vain(self, call, now)) is not None:
             raise in_vain
@@ -111,12 +108,12 @@ class Bucket:
 
     def try_submit(self, call: Call, now: float) -> bool:
         """Admit the call if nobody is in line and all limits can pay it now; never put it in line."""
-        if (never := verdicts.never(self, call, now)) is not None:
+        free = not self.queue.count and self._blocked(call, now) is None
+        if call.certain and (self.sizes.most or not free) and (never := verdicts.never(self, call, now)):
             raise never
-        if self.queue.count or self._blocked(call.cost, now) is not None:
-            return False
-        self._admit(call, now)
-        return True
+        if free:
+            self._admit(call, now)
+        return free
 
     def record(self, call: Call, now: float) -> None:
         """Count a call that goes whether or not the limits can pay it."""
@@ -137,8 +134,9 @@ class Bucket:
             call = queue.next(self._funds, now)
             if call is None:
                 break
-            wait = self._blocked(call.cost, now)
-            if (never := verdicts.never(self, call, now)) is not None:  # a limit was lowered while it waited
+            wait = self._blocked(call, now)
+            doubtful = wait is not None or self.sizes.most  # a limit may have been lowered while it waited
+            if call.certain and doubtful and (never := verdicts.never(self, call, now)):
                 queue.remove(call)
                 call.error = never
                 done.append(call)
@@ -174,13 +172,14 @@ class Bucket:
         if self.untold:
             call.trial = self.discovery.sent(call.cost, now, under_way=not self.ledger.sends_told)
 
-    def _blocked(self, cost: Cost, now: float) -> Wait | None:
+    def _blocked(self, call: Call, now: float) -> Wait | None:
+        cost = call.cost
         if now < self.pause.until:
             return Wait(self.pause.reason, 0.0, self.pause.until)
         if self.concurrency.full:
             missing = self.concurrency.in_flight + 1 - self.concurrency.window
             return Wait("concurrency", missing, math.inf)
-        short = self.ledger.shortage(cost, now)
+        short = self.ledger.shortage(cost, now, certain=call.certain)
         if short is not None:
             gauge, missing = short
             return Wait(gauge.unit, missing, max(now + gauge.lull, self.ledger.ready_at(cost, now)[0]))

@@ -28,26 +28,31 @@ class Quantile:
     bad start is soon forgotten.
     """
 
-    __slots__ = ("base", "count", "down", "level", "seen", "up", "value")
+    __slots__ = ("adopted", "base", "count", "down", "level", "up", "value")
 
     def __init__(self, value: float, level: float = 0.9) -> None:
         self.value = value
         self.level = level
         self.up, self.down = math.exp(STEP * level), math.exp(-STEP * (1 - level))
         self.count = 0
-        self.seen = 0  # since `adopt`
+        self.adopted = 0  # what `count` was at `adopt`, but for what was seen since
         self.base = 0.0  # the value that was adopted then
+
+    @property
+    def seen(self) -> int:
+        """How many since `adopt`."""
+        return self.count - self.adopted
 
     def adopt(self, value: float, count: int, before: float, seen: int) -> None:
         """Go on from what others have learned as well, after this one had told of `before` and `seen`."""
         self.value, self.base = value * self.value / before, value
-        self.seen -= seen
-        self.count = max(self.count, count + self.seen)
+        untold = self.seen - seen
+        self.count = max(self.count, count + untold)
+        self.adopted = self.count - untold
 
     def learn(self, seen: float) -> None:
         if not 0 < seen < math.inf:
             return
-        self.seen += 1
         self.count = count = self.count + 1
         if count > EARLY:
             self.value *= self.up if seen > self.value else self.down

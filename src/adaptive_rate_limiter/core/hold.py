@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adaptive_rate_limiter.core.gauge import Gauge
     from adaptive_rate_limiter.core.quota import Cost
+
+Mark: TypeAlias = tuple[float, float, float, float]
+"""Of one told gauge: all that was ever reserved; what others have in flight; what its sliding window has given back;
+what was answered without a header.
+"""
 
 
 class HoldState(Enum):
@@ -27,17 +32,13 @@ RESERVED, SETTLED = HoldState.RESERVED, HoldState.SETTLED
 
 
 class Hold:
-    """What one call has reserved. `spent` is the ledger's running total per unit, this hold included.
-
-    `ahead` is what others had in flight by then, per unit; `returned` what the sliding window of each told gauge had
-    given back, and `unread` what had ended without a word on it.
-    """
+    """What one call has reserved. `marks`: where each told gauge stood by then, this hold included."""
 
     __slots__ = (
-        "ahead", "answered", "at", "cost", "counted_at", "on_the_way", "returned", "sent", "sent_at", "seq", "spent", "state", "told", "unread", "written",
+        "answered", "at", "cost", "counted_at", "marks", "on_the_way", "sent", "sent_at", "seq", "state", "told", "written",
     )  # fmt: skip
 
-    def __init__(self, cost: Cost, at: float, seq: int, spent: dict[str, float]) -> None:
+    def __init__(self, cost: Cost, at: float, seq: int, marks: Sequence[Mark]) -> None:
         self.cost = cost
         self.at = at
         self.sent_at = at  # later than `at` where a busy caller took its time
@@ -46,10 +47,7 @@ class Hold:
         self.written = False  # `sent_at` is when the request left this machine, not when it was about to
         self.counted_at = at  # by the provider, as far as we know: windows give it back after that
         self.seq = seq
-        self.spent = spent
-        self.ahead: Cost = {}
-        self.returned: Sequence[float] = ()
-        self.unread: Sequence[float] = ()
+        self.marks = marks
         self.answered = False
         self.told: Sequence[Gauge] = ()  # those of which its reply told what remains
         self.state = RESERVED

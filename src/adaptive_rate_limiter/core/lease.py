@@ -88,7 +88,7 @@ class Lease:
                 other.models, other.active = gauge.models, gauge.active
                 return None
         made = LeaseGauge(key, gauge, self)
-        made.spent = self.ledger.unanswered.get(gauge.unit, 0.0)  # sent, and not in what the header told
+        made.spent = self.ledger.in_flight(gauge.unit)  # sent, and not in what the header told
         return made
 
     def _key(self, gauge: ToldGauge) -> str:
@@ -133,7 +133,7 @@ class Lease:
     @property
     def _idle(self) -> bool:
         """Nobody waits, and nothing is in flight."""
-        return not self.bucket.queue.count and self.ledger.unanswered.get(REQUESTS, 0.0) <= TINY
+        return not self.bucket.queue.count and not self.ledger.unanswered
 
     def _blocked(self, now: float) -> bool:
         """Somebody waits for this lease and for nothing else."""
@@ -284,7 +284,7 @@ class Lease:
         shape = Gauge.stated(Quota(granted.unit, granted.limit, granted.window, algorithm), now)
         shape.source = "inferred" if granted.key == INFERRED else "shared"
         gauge = LeaseGauge(granted.key, shape, self)
-        gauge.spent = self.ledger.unanswered.get(gauge.unit, 0.0)  # sent before the limit was known here
+        gauge.spent = self.ledger.in_flight(gauge.unit)  # sent before the limit was known here
         self.ledger.gauges.append(gauge)
         return gauge
 
@@ -333,7 +333,7 @@ class Lease:
         for gauge in self.gauges():
             gauge.paid = gauge.spent = gauge.pending_spent = gauge.debt = gauge.spending = 0.0
         for quantile in self.bucket.estimator.quantiles.values():  # the parent tells what it has learned
-            quantile.base, quantile.seen = quantile.value, 0
+            quantile.base, quantile.adopted = quantile.value, quantile.count
 
 
 def _finite(amounts: Cost) -> dict[str, float]:

@@ -181,7 +181,7 @@ class LeaseGauge(Gauge):
         self.debt = min(0.0, self.paid)
         self.paid = min(self.paid, max(0.0, keep))
         self.pending_spent = self.spent
-        flying = max(0.0, self.lease.ledger.unanswered.get(self.unit, 0.0))
+        flying = self.lease.ledger.in_flight(self.unit)
         return Use(self.key, self.spent, max(0.0, self.paid), flying, self.decayed(now))
 
     def fact(self, now: float) -> Fact | None:

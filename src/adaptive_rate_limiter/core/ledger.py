@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.evidence import Shot
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from adaptive_rate_limiter.types import QuotaReading, Refusal
 
-RECENT = 1024  # holds remembered for a limit that is told for the first time
+RECENT = (
+    256  # holds remembered beside those in flight; more of them leave a processor's cache before they end
+)
 OVERTAKING = 64  # sends, after one, that may have overtaken it
 LONGEST_UNSENT = 5.0  # seconds from an admission to its send: for a busy process, or one that sends otherwise
 GRACE, NEARLY = 1 + EPSILON, 1 - EPSILON
@@ -43,8 +45,8 @@ class Ledger:
 
     def __init__(self, quotas: Iterable[Quota] = (), now: float = 0.0) -> None:
         self.gauges: list[Gauge] = [Gauge.stated(quota, now) for quota in quotas]
-        self.spent: dict[str, float] = {}
-        self.unanswered: dict[str, float] = {}  # what was reserved and may not be counted in any header yet
+        self.spent: dict[str, float] = defaultdict(float)  # by unit, in all
+        self.unanswered: set[Hold] = set()  # maybe in no header yet
         self.told: list[ToldGauge] = []  # those of the gauges that headers tell, in the order of their first
         self.recent: deque[Hold] = deque(maxlen=RECENT)
         self.transit = Transit()
@@ -58,29 +60,34 @@ class Ledger:
 
     def reserve(self, cost: Cost, now: float) -> Hold:
         """Take `cost` from every gauge; whether it can pay was asked before (`shortage`)."""
-        spent, unanswered = self.spent, self.unanswered
-        ahead = unanswered.copy() if self.told else {}
-        for unit, amount in cost.items():
-            spent[unit] = spent.get(unit, 0.0) + amount
-            unanswered[unit] = unanswered.get(unit, 0.0) + amount
+        spent, sends_told = self.spent, self.sends_told
+        for unit, taken in cost.items():
+            spent[unit] += taken
         for gauge in self.gauges:
-            amount = cost.get(gauge.unit, 0.0)
+            amount = cost.get(gauge.unit)
             if amount:
                 gauge.take(amount, now)
+                if sends_told:
+                    gauge.depart(amount)
         self.seq += 1
-        hold = Hold(cost, now, self.seq, spent.copy())
-        if self.told:
-            hold.ahead = ahead
-            hold.returned = [gauge.sliding.refilled for gauge in self.told]
-            hold.unread = [gauge.unread for gauge in self.told]
+        hold = Hold(cost, now, self.seq, [gauge.mark(cost, spent) for gauge in self.told])
         self.recent.append(hold)
-        if self.sends_told:
+        self.unanswered.add(hold)
+        if sends_told:
             hold.on_the_way = True
             self.on_the_way.append(hold)
-            for gauge in self.gauges:
-                if gauge.unit in cost:
-                    gauge.depart(cost[gauge.unit])
         return hold
+
+    def spent_since(self, hold: Hold, gauge: ToldGauge) -> float:
+        """What was reserved of the gauge's unit after `hold`; of holds that are long gone, at least."""
+        unit = gauge.unit
+        if gauge.place < len(hold.marks):
+            return self.spent[unit] - hold.marks[gauge.place][0]
+        return math.fsum(later.cost.get(unit, 0.0) for later in self.remembered() if later.seq > hold.seq)
+
+    def remembered(self) -> list[Hold]:
+        """Those of late, and all that are in flight, in the order of their admission."""
+        return sorted({*self.recent, *self.unanswered}, key=lambda hold: hold.seq)
 
     def depart(self, hold: Hold, now: float, *, written: bool, traced: bool) -> None:
         """The call is about to be sent, and if `traced` its end will be told; or it was just `written`.
@@ -162,19 +169,23 @@ class Ledger:
         if hold.answered:
             return
         hold.answered = True
-        unanswered = self.unanswered
-        for unit, amount in hold.cost.items():
-            unanswered[unit] -= amount
+        self.unanswered.discard(hold)
         for gauge in self.told:
-            if counted is None or gauge.unit in counted:
-                gauge.answered(hold.cost.get(gauge.unit, 0.0), hold.seq)
+            amount = hold.cost.get(gauge.unit)
+            if amount:
+                gauge.answered(amount, hold.seq, counted=counted is None or gauge.unit in counted)
+
+    def in_flight(self, unit: str) -> float:
+        """What was reserved of `unit`, and may not be counted in any header yet."""
+        return math.fsum(hold.cost.get(unit, 0.0) for hold in self.unanswered)
 
     # What can be paid
 
-    def shortage(self, cost: Cost, now: float) -> tuple[Gauge, float] | None:
+    def shortage(self, cost: Cost, now: float, *, certain: bool = False) -> tuple[Gauge, float] | None:
         """The first gauge that cannot pay, and how much it lacks; None if all can.
 
-        More than a limit ever holds is paid by a full gauge, and leaves debt: the estimate may be wrong.
+        More than a limit ever holds is paid by a full gauge, and leaves debt, unless it is certain: the estimate
+        may be wrong.
         """
         if self.on_the_way:
             self._look_out(now)
@@ -183,11 +194,11 @@ class Ledger:
             if amount:
                 left = gauge.available(now)
                 if left < amount * NEARLY:
-                    if self.unanswered.get(gauge.unit, 0.0) <= EPSILON:
+                    if not self.unanswered:
                         gauge.catch_up(self.recent[-1].at if self.recent else now, now)
                         left = gauge.available(now)
                     wanted = min(amount, gauge.capacity - gauge.floor(now))
-                    if left < wanted * NEARLY:
+                    if left < wanted * NEARLY or (certain and amount > gauge.capacity * GRACE):
                         return gauge, wanted - left
         return None
 
@@ -256,30 +267,27 @@ class Ledger:
         for gauge, reading in taken:
             if reading.remaining is not None:
                 told.append(gauge)
-            place = gauge.place
-            returned, unread = 0.0, 0.0
-            if place < len(hold.returned):
-                returned, unread = hold.returned[place], hold.unread[place]
-            unit = reading.unit
-            since = self.spent.get(unit, 0.0) - hold.spent.get(unit, 0.0)
-            newest = hold.seq > gauge.newest
-            shot = Shot(
-                reading,
-                newest,
-                hold.sent_at,
-                since,
-                self.overtaking(hold, unit) if since else 0.0,
-                hold.ahead.get(unit, 0.0),
-                gauge.returned(now) - returned,
-                gauge.unread - unread,
-                self.unanswered.get(unit, 0.0),
-                now,
-            )
-            gauge.read(shot)
-            if newest:
-                gauge.newest = hold.seq
+            gauge.read(self._shot(gauge, reading, hold, now))
+            gauge.newest = max(gauge.newest, hold.seq)
         hold.told = told
         return at_ease
+
+    def _shot(self, gauge: ToldGauge, reading: QuotaReading, hold: Hold, now: float) -> Shot:
+        unit, place = gauge.unit, gauge.place
+        ahead, returned, unread = hold.marks[place][1:] if place < len(hold.marks) else (0.0, 0.0, 0.0)
+        since = self.spent_since(hold, gauge)
+        return Shot(
+            reading,
+            hold.seq > gauge.newest,
+            hold.sent_at,
+            since,
+            self.overtaking(hold, unit) if since else 0.0,
+            ahead,
+            gauge.returned(now) - returned,
+            gauge.unread - unread,
+            gauge.in_flight,
+            now,
+        )
 
     def overtaking(self, hold: Hold, unit: str) -> float:
         """What was sent just after `hold`, and may have been counted before it."""

@@ -51,9 +51,10 @@ def _new_gauge(ledger: Ledger, reading: QuotaReading, hold: Hold, now: float) ->
     if limit < TINY or reading.unit == CONCURRENT_REQUESTS or len(ledger.told) >= MOST_TOLD:
         return None
     window = reading.window or least_window(reading, MINUTE)
-    lately = [past for past in ledger.recent if past.at > now - window and reading.unit in past.cost]
+    lately = [past for past in ledger.remembered() if past.at > now - window and reading.unit in past.cost]
     since = lately[0].at if lately else now
     gauge = ToldGauge(reading, limit, window, since, len(ledger.told))
+    gauge.in_flight = ledger.in_flight(reading.unit)
     for past in lately:
         if past.state not in {HoldState.CANCELLED, HoldState.REFUSED}:
             gauge.take(past.cost[reading.unit], past.at)
@@ -63,10 +64,10 @@ def _new_gauge(ledger: Ledger, reading: QuotaReading, hold: Hold, now: float) ->
                     ledger.on_the_way.append(past)
                 gauge.depart(past.cost[reading.unit])
     if reading.remaining is not None:
-        sent_since = ledger.spent.get(reading.unit, 0.0) - hold.spent.get(reading.unit, 0.0)
+        sent_since = ledger.spent_since(hold, gauge)
         if limit - reading.remaining <= gauge.fixed.taken:  # no more than our own: nobody else was here
             sent_since -= ledger.overtaking(hold, reading.unit)
-        sure = reading.remaining - min(sent_since, ledger.unanswered.get(reading.unit, 0.0))
+        sure = reading.remaining - min(sent_since, gauge.in_flight)
         for level in gauge.models:
             level.correct(min(level.available(now), sure), now)
     ledger.gauges.append(gauge)

@@ -253,7 +253,7 @@ class Tally:
             oldest_wait=now - min(heads, default=now),
             pauses=self.pauses.copy(),
             limit_changes=self.limit_changes.copy(),
-            reserved=ledger.spent.copy(),
+            reserved=dict(ledger.spent),
             overestimated=self.overestimated,
             underestimated=self.underestimated,
             used_by_others=others,

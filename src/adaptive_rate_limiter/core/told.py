@@ -27,6 +27,10 @@ from adaptive_rate_limiter.core.quota import REQUESTS
 from adaptive_rate_limiter.core.windows import SlidingLevel, WindowLevel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from adaptive_rate_limiter.core.hold import Mark
+    from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.types import QuotaReading
 
 UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a simulation of stale headers
@@ -52,7 +56,7 @@ class ToldGauge(Gauge):
     """One limit on one unit, as one header of each reply tells it."""
 
     __slots__ = (
-        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "guessed", "jumps", "lows", "newest", "place", "promise",
+        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "guessed", "in_flight", "jumps", "lows", "newest", "place", "promise",
         "readings", "scope", "scores", "sliding", "told_by", "unread", "vote", "window_end",
     )  # fmt: skip
 
@@ -69,6 +73,7 @@ class ToldGauge(Gauge):
         self.newest = -1  # sequence number of the latest send whose header was taken
         self.told_by = -1  # of the send whose header is being taken
         self.lows = [math.inf] * 3  # per model: least remaining told, less its refill
+        self.in_flight = 0.0  # reserved, and maybe in no header yet
         self.unread = 0.0  # of calls that came to their end without one
         self.readings = 0
         self.guessed = True  # the window: no reset has betrayed it yet
@@ -113,9 +118,16 @@ class ToldGauge(Gauge):
         """Whether it says what is left; after calls, all is never left."""
         return reading.remaining is not None and (reading.remaining < self.limit or self.readings == 1)
 
-    def answered(self, amount: float, seq: int) -> None:
-        """A call came to its end without a header on this limit: it may have been counted after the last one."""
-        if seq != self.told_by:
+    def mark(self, cost: Cost, spent: Mapping[str, float]) -> Mark:
+        """Where it stands as a call of `cost` goes, which is in what was `spent`."""
+        ahead, unit = self.in_flight, self.unit
+        self.in_flight = ahead + cost.get(unit, 0.0)
+        return spent[unit], ahead, self.sliding.refilled, self.unread
+
+    def answered(self, amount: float, seq: int, *, counted: bool) -> None:
+        """A call came to its end. Without a header on this limit it may have been `counted` after the last one."""
+        self.in_flight -= amount
+        if counted and seq != self.told_by:
             self.unread += amount
             lows = self.lows
             lows[0] -= amount

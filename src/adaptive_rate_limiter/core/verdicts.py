@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 
 def never(bucket: Bucket, call: Call, now: float) -> CapacityExceededError | None:
-    """What to say to a call that is certain to be larger than a whole limit; None if it is not."""
-    if not call.certain:
-        return None
+    """What to say to a call, certain of its size, that is larger than a whole limit; None if it is not."""
     unit, most = None, 0.0
     gauge = bucket.ledger.too_large(call.cost)
     if gauge is not None:

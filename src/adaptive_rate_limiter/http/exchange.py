@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.http.payload import UsageReader
     from adaptive_rate_limiter.reservation import Reservation
 
-CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
 NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
 READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM = b"application/x-www-form-urlencoded"
@@ -61,14 +61,14 @@ class Exchange:
 
     def __init__(self, request: Any) -> None:
         self.request = request
-        self.is_call = request.method not in READ_ONLY
+        # A single `headers.get` takes as long as all of this.
+        headers = {name.lower(): value for name, value in request.headers.raw}
         self._credential: bytes | None = None
-        for name, value in request.headers.raw:  # once: a single `headers.get` takes as long as all of this
-            known = name.lower()
-            if known in CREDENTIALS:
-                self._credential = self._credential or value
-            elif known == b"content-type" and value == FORM:
-                self.is_call = False
+        for name in CREDENTIALS:
+            if name in headers:
+                self._credential = headers[name]
+                break
+        self.is_call = request.method not in READ_ONLY and headers.get(b"content-type") != FORM
 
     def joins(self, reservation: Reservation | None) -> bool:
         """True if it is sent for this reservation, the one in force.
