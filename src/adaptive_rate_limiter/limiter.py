@@ -39,7 +39,7 @@ from adaptive_rate_limiter.report import (
     forecast_bucket,
     snapshot_bucket,
 )
-from adaptive_rate_limiter.reservation import Reservation, Wait
+from adaptive_rate_limiter.reservation import Reservation
 from adaptive_rate_limiter.sharing import Shared
 from adaptive_rate_limiter.views import Shown
 
@@ -145,9 +145,7 @@ class Limiter(Shown, Shared):
         ConfigurationError naming the argument and its value.
         """
         reservation = self._reserve(model, tokens, options)
-        if not reservation.bucket.submit(reservation.call, ThreadWaker):
-            with Wait(reservation):
-                reservation.call.wake.wait()
+        self._wait(reservation)
         return reservation
 
     async def aacquire(
@@ -157,8 +155,12 @@ class Limiter(Shown, Shared):
         reservation = self._reserve(model, tokens, options)
         del options  # ten thousand of them may wait
         if not reservation.bucket.submit(reservation.call, loop_waker):
-            with Wait(reservation):
+            try:  # a context manager would be two more objects for each of ten thousand that wait
                 await reservation.call.wake
+            except BaseException:
+                reservation.leave()
+                raise
+            reservation.let_in()
         return reservation
 
     def try_acquire(
@@ -208,16 +210,27 @@ class Limiter(Shown, Shared):
     def readmit(self, reservation: Reservation) -> None:
         """Admit another attempt of the same call; it keeps its place by age."""
         self._renew(reservation)
-        if not reservation.bucket.submit(reservation.call, ThreadWaker):
-            with Wait(reservation):
-                reservation.call.wake.wait()
+        self._wait(reservation)
 
     async def areadmit(self, reservation: Reservation) -> None:
         """`readmit` for coroutines."""
         self._renew(reservation)
         if not reservation.bucket.submit(reservation.call, loop_waker):
-            with Wait(reservation):
+            try:
                 await reservation.call.wake
+            except BaseException:
+                reservation.leave()
+                raise
+            reservation.let_in()
+
+    def _wait(self, reservation: Reservation) -> None:
+        if not reservation.bucket.submit(reservation.call, ThreadWaker):
+            try:
+                reservation.call.wake.wait()
+            except BaseException:
+                reservation.leave()
+                raise
+            reservation.let_in()
 
     def _renew(self, reservation: Reservation) -> None:
         old = reservation.call

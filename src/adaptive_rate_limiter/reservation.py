@@ -73,6 +73,23 @@ class Reservation:
     def bucket_id(self) -> str:
         return self.bucket.bucket.bucket_id
 
+    # The end of a wait
+
+    def let_in(self) -> None:
+        """It need not stand in line any more: it was admitted, or raises why it cannot be."""
+        call = self.call
+        call.wake = None
+        self.waited += self.now() - call.queued_at
+        self.wait_reason = call.reason
+        if call.error is not None:
+            self.closed = True
+            raise call.error
+
+    def leave(self) -> None:
+        """The caller gave up waiting: nothing stays behind."""
+        self.closed = True
+        self.bucket.leave(self.call)
+
     # What the provider says
 
     def observe(
@@ -249,32 +266,6 @@ class Reservation:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Reservation of {self.bucket_id}, {state}, waited {self.waited:.3f} s>"
-
-
-class Wait:
-    """The time in which a reservation stands in line: whatever ends it, nothing stays behind."""
-
-    __slots__ = ("reservation",)
-
-    def __init__(self, reservation: Reservation) -> None:
-        self.reservation = reservation
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        reservation = self.reservation
-        call = reservation.call
-        if kind is not None:
-            reservation.closed = True
-            reservation.bucket.leave(call)
-            return
-        call.wake = None
-        reservation.waited += reservation.now() - call.queued_at
-        reservation.wait_reason = call.reason
-        if call.error is not None:
-            reservation.closed = True
-            raise call.error
 
 
 def _known(amount: Any) -> float | None:
