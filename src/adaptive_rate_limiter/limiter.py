@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from adaptive_rate_limiter.backends.base import BaseBackend
 from adaptive_rate_limiter.backends.locked import LockedBucket
@@ -15,7 +13,6 @@ from adaptive_rate_limiter.backends.waking import ThreadWaker, loop_waker
 from adaptive_rate_limiter.batch import AsyncBatch, Batch
 from adaptive_rate_limiter.clock import Clock, SystemClock
 from adaptive_rate_limiter.core.bucket import Bucket
-from adaptive_rate_limiter.core.charging import charging_for
 from adaptive_rate_limiter.core.quota import TOKENS
 from adaptive_rate_limiter.eager import EagerDiscovery
 from adaptive_rate_limiter.exceptions import CapacityExceededError, ConfigurationError
@@ -40,11 +37,12 @@ from adaptive_rate_limiter.report import (
     snapshot_bucket,
 )
 from adaptive_rate_limiter.reservation import Reservation
+from adaptive_rate_limiter.routing import Routes
 from adaptive_rate_limiter.sharing import Shared
 from adaptive_rate_limiter.views import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from typing_extensions import Unpack
 
@@ -62,7 +60,6 @@ ARGUMENTS = (
     "backend", "namespace", "quotas", "max_wait", "max_pause", "max_concurrency", "weights", "clock",
     "headroom", "eager", "parse",
 )  # fmt: skip
-MOST_ROUTES = 10_000  # of the lookups kept at hand; beyond, each takes a microsecond longer
 
 
 class Limiter(Shown, Shared):
@@ -115,16 +112,13 @@ class Limiter(Shown, Shared):
         self.parse = parse
         self.may_pass_unread = parse is parse_response  # who knows what somebody else's reading finds
         self._backend = backend or MemoryBackend()
-        self._prefix = namespace.replace("%", "%25").replace("/", "%2F") + "/"
-        self._key = hashlib.blake2b(namespace.encode(errors="replace")).digest()
+        self.routes = Routes(self._backend, namespace, self._make)
         self._max_concurrency = check_concurrency(max_concurrency)
         self._weights = check_weights(weights)
         self._headroom = check_headroom(headroom)
         self._eager = check_eager(eager)
         self.learn = self._learn if self._headroom or eager == "unseen" else Bucket.observe
         self._quotas, self._quotas_of = quotas_by_model(quotas)
-        self._origins: dict[tuple[str, int], tuple[str, str]] = {}  # (URL, hash of the credential) -> origin
-        self._at_hand: dict[Hashable, LockedBucket] = {}  # (model, route) -> where its last call went
 
     # Acquire
 
@@ -180,11 +174,11 @@ class Limiter(Shown, Shared):
 
     def largest(self, model: str | None = None, unit: str = TOKENS) -> float:
         """The most of `unit` that one call of `model` may take under the limits known now; inf if none is."""
-        return self._bucket_for((model, None)).look(lambda core, _now: core.largest(unit))
+        return self.routes.bucket_for((model, None)).look(lambda core, _now: core.largest(unit))
 
     def tell(self, model: str | None, quotas: Iterable[QuotaReading]) -> None:
         """Limits of `model` that came to be known otherwise than by a response to one of its calls."""
-        self._bucket_for((model, None)).step(self._tell, tuple(quotas))
+        self.routes.bucket_for((model, None)).step(self._tell, tuple(quotas))
 
     def _tell(self, bucket: Bucket, quotas: tuple[QuotaReading, ...], now: float) -> None:
         ledger = bucket.ledger
@@ -272,34 +266,9 @@ class Limiter(Shown, Shared):
 
     def _reserve(self, model: str | None, tokens: float | None, options: CallOptions) -> Reservation:
         key = (model, options.pop("route", None) if options else None)
-        try:
-            bucket = self._at_hand.get(key)
-        except TypeError as error:
-            raise ConfigurationError(f"model and route must be hashable, got {key!r}") from error
-        if bucket is None:
-            bucket = self._bucket_for(key)
+        bucket = self.routes.bucket_for(key)
         call = call_from(bucket.bucket, self.clock.now(), self.max_wait, model, tokens, **options)
         return Reservation(self, bucket, call, key)
-
-    def _bucket_for(self, key: tuple[str | None, Hashable]) -> LockedBucket:
-        bucket = self._at_hand.get(key)
-        if bucket is None:
-            model = key[0]
-            if model is not None and not isinstance(model, str):
-                raise ConfigurationError(f"model must be a name, got {model!r}")
-            bucket = self._bucket(model)
-            self._keep_at_hand(key, bucket)
-        return bucket
-
-    def _keep_at_hand(self, key: tuple[str | None, Hashable], bucket: LockedBucket) -> None:
-        if len(self._at_hand) < MOST_ROUTES or key in self._at_hand:
-            self._at_hand[key] = bucket
-
-    def _bucket(self, model: str | None, origin: tuple[str, str] | None = None) -> LockedBucket:
-        bucket_id = self._prefix + (model or "*")
-        if origin is not None:
-            bucket_id += f"@{origin[0]}" + (f"#{origin[1]}" if origin[1] else "")
-        return self._backend.bucket(bucket_id, lambda: self._make(bucket_id, model))
 
     def _make(self, bucket_id: str, model: str | None) -> LockedBucket:
         quotas = self._quotas_of.get(model or "*", self._quotas)
@@ -309,57 +278,22 @@ class Limiter(Shown, Shared):
             bucket.discovery = EagerDiscovery()
         return LockedBucket(bucket, self.clock, model)
 
-    def rehome(self, reservation: Reservation, url: str, credential: str | None) -> bool:
-        """Tie the reservation to the host and credential that its request goes to.
-
-        The first request of a model decides where its bucket belongs; one to another host or with another
-        key moves to the bucket of that. True if it moved, and has to be admitted there.
-        """
-        seen = (url, hash(credential))  # no credential stays in here
-        origin = self._origins.get(seen)
-        if origin is None:
-            origin = (urlsplit(url).netloc.rpartition("@")[2].lower(), self._hashed(credential))
-            if len(self._origins) < MOST_ROUTES:
-                self._origins[seen] = origin
-        old = reservation.bucket
-        if old.origin is None:
-            old.belong(origin, charging_for(url))
-        if old.origin == origin:
-            return False
-        home = self._bucket(reservation.model)
-        if home.origin != origin:
-            home = self._bucket(reservation.model, origin)
-            home.belong(origin, charging_for(url))
-        self._keep_at_hand(reservation.key, home)
-        old.step(Bucket.move, reservation.call)
-        reservation.bucket = home
-        return True
-
-    def _hashed(self, credential: str | None) -> str:
-        """A credential leaves this function only as a short keyed hash."""
-        if not credential:
-            return ""
-        _, signed, rest = credential.partition("Credential=")
-        if signed:  # an AWS signature differs for each request; the access key's id is what stays
-            credential = rest.partition("/")[0]
-        return hashlib.blake2b(credential.encode(errors="replace"), key=self._key, digest_size=4).hexdigest()
-
     # Reports
 
     def snapshot(self) -> LimiterSnapshot:
         """All buckets: their limits and where they were learned, what is left, who waits, what was refused."""
-        return LimiterSnapshot(tuple(bucket.look(snapshot_bucket) for bucket in self._mine()))
+        return LimiterSnapshot(tuple(bucket.look(snapshot_bucket) for bucket in self.routes.buckets()))
 
     @property
     def waiting(self) -> int:
         """Calls in line."""
-        return sum(bucket.bucket.queue.count for bucket in self._mine())
+        return sum(bucket.bucket.queue.count for bucket in self.routes.buckets())
 
     def explain(self, model: str | None = None, *, most: int = 20) -> list[str]:
         """One sentence for each call that waits, at most `most` a bucket: which limit, what is missing, when."""
         return [
             sentence
-            for bucket in self._mine(model)
+            for bucket in self.routes.buckets(model)
             for sentence in bucket.look(lambda core, now: explain_bucket(core, now, most))
         ]
 
@@ -371,7 +305,7 @@ class Limiter(Shown, Shared):
         Without arguments: how long what waits now will take.
         """
         work = work_from(**amounts)
-        found = self._mine(model) or [self._make(self._prefix + (model or "*"), model)]
+        found = self.routes.buckets(model) or [self.routes.unused(model)]
         forecasts = [bucket.look(lambda core, now: forecast_bucket(core, work, now)) for bucket in found]
         return max(
             forecasts, key=lambda forecast: -math.inf if forecast.seconds is None else forecast.seconds
@@ -392,7 +326,3 @@ class Limiter(Shown, Shared):
             eager=self._eager,
             parse=self.parse,
         )
-
-    def _mine(self, model: str | None = None) -> list[LockedBucket]:
-        mine = self._backend.buckets(self._prefix)
-        return mine if model is None else [bucket for bucket in mine if bucket.model == model]

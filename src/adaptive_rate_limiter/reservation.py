@@ -13,7 +13,7 @@ from adaptive_rate_limiter.core.charging import Usage
 from adaptive_rate_limiter.core.hold import RESERVED, HoldState
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.backends.locked import LockedBucket
     from adaptive_rate_limiter.core.queue import Call
     from adaptive_rate_limiter.limiter import Limiter
+    from adaptive_rate_limiter.routing import Key
     from adaptive_rate_limiter.types import RateLimitInfo, Refusal
 
 __all__ = ["Reservation", "current_reservation"]
@@ -47,13 +48,11 @@ class Reservation:
         "wait_reason", "waited",
     )  # fmt: skip
 
-    def __init__(
-        self, limiter: Limiter, bucket: LockedBucket, call: Call, key: tuple[str | None, Hashable]
-    ) -> None:
+    def __init__(self, limiter: Limiter, bucket: LockedBucket, call: Call, key: Key) -> None:
         self._limiter = limiter
         self.bucket = bucket
         self.call = call
-        self.key = key  # model and route
+        self.key = key
         self.waited = 0.0
         self.wait_reason: str | None = None
         self.refusal: Refusal | None = None
@@ -174,7 +173,7 @@ class Reservation:
         """
         self.sends += 1
         self._traced = traced
-        moved = self._limiter.rehome(self, url, credential)
+        moved = self._limiter.routes.rehome(self, url, credential)
         hold = self.call.hold
         first, self._unsent = self._unsent, False
         if moved or not first or hold is None or hold.state is not RESERVED:

@@ -211,7 +211,7 @@ def test_models_with_slashes_and_at_signs_are_found_by_name(clock):
 
 
 def test_more_routes_than_are_kept_at_hand_still_work(monkeypatch, clock):
-    monkeypatch.setattr("adaptive_rate_limiter.limiter.MOST_ROUTES", 2)
+    monkeypatch.setattr("adaptive_rate_limiter.routing.MOST_ROUTES", 2)
     limiter = Limiter(quotas={"requests": 1}, clock=clock)
     for model in "abcd":
         assert limiter.try_acquire(model) is not None

@@ -248,7 +248,7 @@ async def test_who_waits_is_woken_before_a_subscriber_is_called(clock, turn, lis
     limiter.acquire("m").settle()
     waiting = asyncio.ensure_future(limiter.aacquire("m"))
     await turn()
-    (call,) = limiter._mine()[0].bucket.queue.calls()
+    (call,) = limiter.routes.buckets()[0].bucket.queue.calls()
     woken = []
     listen(lambda event: woken.append((event.name, call.wake.done())))
     limiter.record("m").observe(429, {"retry-after": "60"}, {"error": {"message": "slow down"}})
