@@ -49,7 +49,8 @@ class WindowLevel:
         return -math.inf if self.ends_at == math.inf else self.turned_at
 
     def take(self, amount: float, now: float) -> None:
-        self.available(now)
+        if now > self.at:
+            self.available(now)
         if self.ends_at == math.inf:
             self.ends_at = self.at + self.window
             self.turned_at = self.opened_by_take = self.at
