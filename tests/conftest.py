@@ -16,9 +16,10 @@ from hypothesis import settings
 
 UNTRACED = {  # folders and files: what they run through, other tests do, too
     "recorded", "sdks", "simulation",
-    "test_discovery", "test_langchain_calls", "test_langchain_standard_workloads", "test_limiter_waiting",
-    "test_llama_index_ingestion", "test_observability_metrics", "test_pool", "test_provider_fuzz", "test_provider_memory",
-    "test_redis_differential", "test_scheduler_http", "test_scheduler_limits", "test_scheduler_walk",
+    "test_discovery", "test_langchain_calls", "test_langchain_runs", "test_langchain_standard_workloads",
+    "test_limiter_waiting", "test_llama_index_agents", "test_llama_index_ingestion", "test_observability_metrics",
+    "test_pool", "test_provider_fuzz", "test_provider_memory", "test_recording", "test_redis_differential",
+    "test_scheduler_http", "test_scheduler_limits", "test_scheduler_walk",
 }  # fmt: skip
 
 if "PYTEST_XDIST_WORKER" in os.environ:
