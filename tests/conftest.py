@@ -9,11 +9,18 @@ import asyncio
 import gc
 import os
 import sys
+import threading
 
 import pytest
 from hypothesis import settings
 
-UNTRACED = {"recorded", "sdks", "simulation"}  # folders: what they run through, other tests do, too
+UNTRACED = {  # folders and files: what they run through, other tests do, too
+    "recorded", "sdks", "simulation",
+    "test_discovery", "test_langchain_calls", "test_langchain_runs", "test_langchain_standard_workloads",
+    "test_limiter_waiting", "test_llama_index_agents", "test_llama_index_ingestion", "test_observability_metrics",
+    "test_pool", "test_provider_fuzz", "test_provider_memory", "test_recording", "test_redis_differential",
+    "test_scheduler_http", "test_scheduler_limits", "test_scheduler_walk",
+}  # fmt: skip
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # What tests start is not traced.
@@ -34,11 +41,14 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def untraced(request):
     """To trace a test takes almost twice as long."""
-    trace = sys.gettrace() if request.path.parent.name in UNTRACED else None
+    trace = sys.gettrace() if UNTRACED & {request.path.parent.name, request.path.stem} else None
+    of_threads = threading.gettrace()
     if trace is not None:
         sys.settrace(None)
+        threading.settrace(None)
     yield
     if trace is not None:
+        threading.settrace(of_threads)
         sys.settrace(trace)
 
 
