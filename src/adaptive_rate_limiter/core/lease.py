@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OnOutage = Literal["degrade", "open", "closed"]
 
 STEADY = 3.0  # calls in a lease time: with fewer, each asks for itself
+REST = 5.0  # calls that could have come, and did not: who had a pace has come to rest
 LOW = 0.3  # of a lease: what is left when the next is asked for
 SHORT = 0.2  # of the limit: with less in the pool, what is leased and not spent goes back
 SOONEST = 0.002  # seconds from one renewal to the next at the least
@@ -120,6 +121,8 @@ class Lease:
             unheard = gauge.spent < -TINY or (gauge.reading is not None and not waits)
             active = active or gauge.spent > TINY or (unheard and self.hungry)
             active = active or (gauge.paid > TINY and (self.hungry or gauge.there < SHORT * gauge.limit))
+            if idle and gauge.paid > TINY and self.workers > 1:
+                soonest = min(soonest, max(self.answered_at, self._rests_at))
         if self._blocked(now):
             soonest = min(soonest, self.retry_at if self.asked_for_line else now)
         if self.open:
@@ -134,6 +137,15 @@ class Lease:
     def _idle(self) -> bool:
         """Nobody waits, and nothing is in flight."""
         return not self.bucket.queue.count and self.ledger.unanswered.get(REQUESTS, 0.0) <= TINY
+
+    @property
+    def _rests_at(self) -> float:
+        """When it is sure that no more calls come at the pace of late."""
+        last, pace = max(
+            ((gauge.spending_at, gauge.spending) for gauge in self.gauges() if gauge.unit == REQUESTS),
+            default=(self.asked_at, STEADY),
+        )
+        return last + LEASE * min(1.0, max(BATCH, REST / max(pace, STEADY)))
 
     def _blocked(self, now: float) -> bool:
         """Somebody waits for this lease and for nothing else."""
@@ -164,13 +176,15 @@ class Lease:
             need = _finite(self._head(now))
             due = _finite(bucket.queue.totals)
         gauges = self.gauges()
-        steady = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
+        pace = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
+        steady = pace >= STEADY and not self._idle
         for gauge in gauges:
-            if steady >= STEADY and not self._idle:
+            if steady:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
         # What is held and does not suffice helps others until the rest is there.
         uses = tuple(
-            gauge.use(0.0 if self.asked_for_line else want.get(gauge.unit, 0.0), now) for gauge in gauges
+            gauge.use(0.0 if self.asked_for_line else want.get(gauge.unit, 0.0), now, steady=steady)
+            for gauge in gauges
         )
         facts = tuple(fact for fact in (gauge.fact(now) for gauge in gauges) if fact is not None)
         self.number += 1

@@ -174,15 +174,19 @@ class LeaseGauge(Gauge):
             _, sent, refilled = self.marks[place - 1]
         self.reading = (hold.seq, hold.sent_at, reading.remaining, sent - grain_of(reading), refilled)
 
-    def use(self, keep: float, now: float) -> Use:
-        """What is told of it: everything that was spent, and at most `keep` of what is left is kept."""
+    def use(self, keep: float, now: float, *, steady: bool = False) -> Use:
+        """What is told of it: everything that was spent, and at most `keep` of what is left is kept.
+
+        Only who is `steady` has a pace, for which others leave a part: who has come to rest has none.
+        """
         if now >= self.lease.expires_at and self.fallback is None:
             self.paid = min(0.0, self.paid)
         self.debt = min(0.0, self.paid)
         self.paid = min(self.paid, max(0.0, keep))
         self.pending_spent = self.spent
         flying = max(0.0, self.lease.ledger.unanswered.get(self.unit, 0.0))
-        return Use(self.key, self.spent, max(0.0, self.paid), flying, self.decayed(now))
+        pace = self.decayed(now) if steady else 0.0
+        return Use(self.key, self.spent, max(0.0, self.paid), flying, pace)
 
     def fact(self, now: float) -> Fact | None:
         """What the pool does not know, or knows otherwise; None if there is nothing."""
@@ -229,13 +233,16 @@ class LeaseGauge(Gauge):
     def _remembered(self, shape: ToldGauge, now: float) -> float:
         """What headers told; or what the lost pool had and what has flown in since, if that is less.
 
-        At the turn of a window all came back, whatever it had. One unit goes in any case: its header tells more.
+        At the turn of a window all came back, whatever it had. Of a bucket one unit goes in any case: its header tells
+        more.
         """
         left = min(level.available(now) for level in shape.active)
         if not self.marks or shape.fixed.turned_at >= self.marks[-1][0]:
             return left
-        inflow = self.rate * (now - self.marks[-1][0]) if shape.bucket in shape.active else 0.0
-        return min(left, max(1.0, self.there + inflow) + max(0.0, self.paid))
+        there = self.there
+        if shape.bucket in shape.active:
+            there = max(1.0, there + self.rate * (now - self.marks[-1][0]))
+        return min(left, there + max(0.0, self.paid))
 
     def evidence(self) -> float:
         """How much is known of the limit here; nothing, where it was learned from the pool.

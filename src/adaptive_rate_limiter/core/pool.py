@@ -100,7 +100,7 @@ class Pool:
                 if fact.remaining >= 0:
                     left = fact.remaining - max(0.0, self.roster.free.get(fact.unit, 0.0))
                     limit.correct(min(limit.available(), left), now)
-                    limit.told(fact.sent, now - fact.age)
+                    limit.told(fact.remaining, fact.sent, now - fact.age)
 
     def _report(self, worker: Worker, renewal: Renewal, now: float) -> None:
         for use in renewal.uses:
@@ -127,8 +127,7 @@ class Pool:
             if fact.evidence >= limit.evidence:
                 limit.resize(fact.limit, fact.window, fact.burst, now)
                 limit.shape(fact.algorithms, fact.evidence, now)
-            if fact.remaining >= 0 and now - fact.age > limit.newest:
-                limit.told(fact.sent, now - fact.age)
+            if fact.remaining >= 0 and limit.told(fact.remaining, fact.sent, now - fact.age):
                 self._correct(limit, worker, fact, now)
             if fact.ends_in:
                 limit.end_at(now + fact.ends_in)
@@ -205,6 +204,8 @@ class Pool:
         want = max(0.0, renewal.want.get(limit.unit, 0.0) - held)
         rate = limit.limit / limit.window * worker.weight / (self.roster.weights + worker.weight)
         left = limit.available() - limit.guard
+        if held + worker.flying.get(limit.key, 0.0) <= 0:
+            left = max(left, limit.sure(need))
         kept = self.absence.kept(limit, left, now)
         left -= kept
         quantum = max(need, left / (self.roster.busy + 1), rate * LEASE)

@@ -53,7 +53,7 @@ local function find_new(renewal, now)
       if fact.remaining >= 0 then
         local left = fact.remaining - math.max(0.0, get(pool.free, fact.unit))
         correct(l, math.min(available(l), left), now)
-        told(l, fact.sent, now - fact.age)
+        told(l, fact.remaining, fact.sent, now - fact.age)
       end
     end
   end
@@ -89,10 +89,7 @@ local function learn(w, renewal, now)
       resize(l, fact.limit, fact.window, fact.burst, now)
       shape(l, fact.algorithms, fact.evidence, now)
     end
-    if fact.remaining >= 0 and now - fact.age > l.newest then
-      told(l, fact.sent, now - fact.age)
-      correct_by(l, w, fact, now)
-    end
+    if fact.remaining >= 0 and told(l, fact.remaining, fact.sent, now - fact.age) then correct_by(l, w, fact, now) end
     if fact.ends_in ~= 0 then end_at(l, now + fact.ends_in) end
   end
   if now + renewal.pause > pool.pause_until and renewal.pause > 0 then
@@ -131,6 +128,7 @@ local function ask_of(l, w, renewal, now)
   local want = math.max(0.0, get(renewal.want, unit) - held)
   local rate = l.limit / l.window * w.weight / (pool.weights + w.weight)
   local left = available(l) - guard(l)
+  if held + get(w.flying, l.key) <= 0 then left = math.max(left, sure(l, need)) end
   local kept = kept_for_absent(l, left, now)
   left = left - kept
   local quantum = math.max(need, left / (pool.busy + 1), rate * LEASE)
