@@ -69,6 +69,7 @@ class Lease:
         self.expires_at = -math.inf
         self.retry_at = -math.inf  # to ask again for what was not there
         self.asked_for_line = False
+        self.news_at = -math.inf  # told last what all waited for
         self.round_trip = SOONEST
         self.pause_told = -math.inf
         self.refusals_told = 0
@@ -115,13 +116,15 @@ class Lease:
                 return now
             if gauge.low > 0 and gauge.paid < gauge.low and not waits and not idle:
                 soonest = min(soonest, self.answered_at + BATCH)
-            if waits and gauge.surplus > gauge.rate * LEASE:  # all wait for what a header told
-                soonest = min(soonest, self.answered_at + BATCH)
+            if waits and gauge.is_news:
+                soonest = min(soonest, self.news_at + BATCH)
             # What comes back, and what was told and learned, goes with the next question, unless somebody waits for it.
             unheard = gauge.spent < -TINY or (gauge.reading is not None and not waits)
             active = active or gauge.spent > TINY or (unheard and self.hungry)
             active = active or (gauge.paid > TINY and (self.hungry or gauge.there < SHORT * gauge.limit))
-            if idle and gauge.paid > TINY and self.workers > 1:
+            # What is held at rest others could have, and what was answered lets the pool know what headers counted.
+            many = gauge.unit == REQUESTS and gauge.flying >= STEADY
+            if idle and self.workers > 1 and (gauge.paid > TINY or many):
                 soonest = min(soonest, max(self.answered_at, self._rests_at))
         if self._blocked(now):
             soonest = min(soonest, self.retry_at if self.asked_for_line else now)
@@ -176,6 +179,8 @@ class Lease:
             need = _finite(self._head(now))
             due = _finite(bucket.queue.totals)
         gauges = self.gauges()
+        if any(gauge.is_news for gauge in gauges):
+            self.news_at = now
         pace = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
         steady = pace >= STEADY and not self._idle
         for gauge in gauges:

@@ -36,7 +36,7 @@ class LeaseGauge(Gauge):
     """
 
     __slots__ = (
-        "debt", "fallback", "key", "known", "lease", "lost", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
+        "debt", "fallback", "flying", "key", "known", "lease", "lost", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
         "spending_at", "spent", "taught", "there",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class LeaseGauge(Gauge):
         self.paid = 0.0
         self.debt = 0.0  # of `paid`, when the pending renewal was made
         self.spent = 0.0  # since the last renewal that was answered
+        self.flying = 0.0  # sent and not answered, as the pool was told
         self.pending_spent = 0.0  # told in the renewal that is under way
         self.spending = 0.0  # of late: with a steady pace, what a lease time takes
         self.spending_at = 0.0
@@ -160,9 +161,9 @@ class LeaseGauge(Gauge):
     # To and from the pool
 
     @property
-    def surplus(self) -> float:
-        """What a header told that the pool has not heard of, beyond what it had."""
-        return -math.inf if self.reading is None else self.reading[2] - self.there
+    def is_news(self) -> bool:
+        """A header told of more than a lease time's share that the pool did not have: all may be waiting for it."""
+        return self.reading is not None and self.reading[2] - self.there > self.rate * LEASE
 
     def note(self, reading: QuotaReading, hold: Hold) -> None:
         """A header told what remains: the pool is to hear of it, with what was known when the request was sent."""
@@ -184,9 +185,9 @@ class LeaseGauge(Gauge):
         self.debt = min(0.0, self.paid)
         self.paid = min(self.paid, max(0.0, keep))
         self.pending_spent = self.spent
-        flying = max(0.0, self.lease.ledger.unanswered.get(self.unit, 0.0))
+        self.flying = max(0.0, self.lease.ledger.unanswered.get(self.unit, 0.0))
         pace = self.decayed(now) if steady else 0.0
-        return Use(self.key, self.spent, max(0.0, self.paid), flying, pace)
+        return Use(self.key, self.spent, max(0.0, self.paid), self.flying, pace)
 
     def fact(self, now: float) -> Fact | None:
         """What the pool does not know, or knows otherwise; None if there is nothing."""
@@ -290,6 +291,7 @@ class LeaseGauge(Gauge):
         self.limit, self.window = grant.limit, grant.window
         self.most = grant.burst if "b" in grant.algorithms else grant.limit
         self.spent -= self.pending_spent + grant.due
+        self.flying += grant.due
         self.pending_spent = 0.0
         self.paid += grant.amount - self.debt
         self.debt = 0.0
