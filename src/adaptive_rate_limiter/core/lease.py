@@ -22,6 +22,7 @@ from adaptive_rate_limiter.core.told import ToldGauge
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.bucket import Bucket
+    from adaptive_rate_limiter.core.hold import Hold
 
 OnOutage = Literal["degrade", "open", "closed"]
 
@@ -79,8 +80,8 @@ class Lease:
     def gauges(self) -> list[LeaseGauge]:
         return [gauge for gauge in self.ledger.gauges if isinstance(gauge, LeaseGauge)]
 
-    def shared(self, gauge: Gauge) -> Gauge | None:
-        """The gauge that takes the place of one that a header told just now; None where there is one."""
+    def shared(self, gauge: Gauge, hold: Hold) -> Gauge | None:
+        """The gauge that takes the place of one that the header for `hold` told just now; None where there is one."""
         if not isinstance(gauge, ToldGauge):
             return gauge
         key = self._key(gauge)
@@ -90,7 +91,8 @@ class Lease:
                 other.models, other.active = gauge.models, gauge.active
                 return None
         made = LeaseGauge(key, gauge, self)
-        made.spent = self.ledger.unanswered.get(gauge.unit, 0.0)  # sent, and not in what the header told
+        # Sent and not in what the header told, and what is: the pool may have heard of the limit from others.
+        made.spent = self.ledger.unanswered.get(gauge.unit, 0.0) + hold.cost.get(gauge.unit, 0.0)
         return made
 
     def _key(self, gauge: ToldGauge) -> str:
@@ -130,7 +132,8 @@ class Lease:
             soonest = min(soonest, self.retry_at if self.asked_for_line else now)
         if self.open:
             active = active or self.ledger.sent != self.sent_told
-            if self.bucket.limited > self.limited_told:
+            blind = not self.bucket.discovery.replied and self.ledger.sent != self.sent_told
+            if blind or self.bucket.limited > self.limited_told:
                 soonest = min(soonest, self.asked_at + BATCH)
         if active:
             soonest = min(soonest, self.asked_at + LEASE)
@@ -213,11 +216,11 @@ class Lease:
         """Nobody tells or states a limit."""
         return all(gauge.key == INFERRED for gauge in self.gauges())
 
-    def _sends(self) -> tuple[float, int]:
-        """What was sent and refused since the last renewal, where nobody tells a limit."""
+    def _sends(self) -> tuple[float, int, dict[str, float]]:
+        """What was sent and refused since the last renewal, and what is under way, where nobody tells a limit."""
         sent, self.sent_told = self.ledger.sent - self.sent_told, self.ledger.sent
         limited, self.limited_told = self.bucket.limited - self.limited_told, self.bucket.limited
-        return (sent, limited) if self.open else (0.0, 0)
+        return (sent, limited, _finite(self.ledger.unanswered)) if self.open else (0.0, 0, {})
 
     def _lessons(self) -> tuple[Lesson, ...]:
         return tuple(

@@ -32,11 +32,12 @@ LETTERS = {"token_bucket": "b", "fixed_window": "f", "sliding_window": "s"}
 class LeaseGauge(Gauge):
     """One shared limit, as far as this worker holds a lease on it.
 
-    `shape` follows what headers tell of it, or what was stated. Until the pool has heard of the limit, it pays.
+    `shape` follows what headers tell of it, or what was stated. Until the pool has heard of the limit, nobody goes:
+    others may hold all that a header told.
     """
 
     __slots__ = (
-        "debt", "fallback", "flying", "key", "known", "lease", "lost", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
+        "debt", "fallback", "flying", "key", "known", "lease", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
         "spending_at", "spent", "taught", "there",
     )  # fmt: skip
 
@@ -46,7 +47,6 @@ class LeaseGauge(Gauge):
         self.shape = shape
         self.lease = lease
         self.known: Granted | None = None
-        self.lost = False  # the pool that knew it: until it is told again nothing of it goes
         self.most = shape.capacity
         self.paid = 0.0
         self.debt = 0.0  # of `paid`, when the pending renewal was made
@@ -74,9 +74,7 @@ class LeaseGauge(Gauge):
         lease = self.lease
         told = self.shape if isinstance(self.shape, ToldGauge) else None
         left = self.paid if now < lease.expires_at else min(0.0, self.paid)
-        if self.known is None and not self.lost and told is not None:
-            left = told.available(now)
-        elif lease.outage and lease.on_outage == "open":
+        if lease.outage and lease.on_outage == "open":
             left = math.inf
         elif self.fallback is not None:
             share = self.fallback.available(now)
@@ -84,6 +82,8 @@ class LeaseGauge(Gauge):
             left = self.most if share >= self.fallback.burst * (1 - SPARE) else max(0.0, left) + share
             if told is not None:
                 left = min(left, self._part(told.available(now)))
+        elif lease.outage and told is not None:  # found since it began
+            left = self._part(told.available(now))
         invitation = self.shape.invitation
         if invitation is not None and now >= invitation[0]:
             left = max(left, invitation[1])
@@ -228,7 +228,6 @@ class LeaseGauge(Gauge):
             self.reading = (self.lease.ledger.seq, now, most, NO_HEADER, 0.0)
         elif shape.source == "stated":
             self.spent = max(self.spent, shape.capacity - shape.available(now))
-        self.lost = True
         self.marks.clear()
 
     def _remembered(self, shape: ToldGauge, now: float) -> float:
@@ -286,7 +285,7 @@ class LeaseGauge(Gauge):
         )
 
     def granted(self, grant: Granted, now: float) -> None:
-        self.known, self.lost = grant, False
+        self.known = grant
         self._adopt(grant, now)
         self.limit, self.window = grant.limit, grant.window
         self.most = grant.burst if "b" in grant.algorithms else grant.limit

@@ -62,8 +62,7 @@ class Pool:
             self.learned = self._taught(renewal.lessons)
             self._infer(renewal, now)
             self._serve(worker, renewal, now)
-            known = {limit.unit for limit in self.limits}
-            worker.free = {unit: amount for unit, amount in renewal.need.items() if unit not in known}
+            worker.free = self._free(renewal)
             worker.ends_at = now + worker.retry_in + LIVES * LEASE
         weights = self.roster.weights + worker.weight
         self.roster.enter(worker, self.limits)
@@ -98,7 +97,7 @@ class Pool:
                 self.limits.append(limit)
                 limit.shape(fact.algorithms, fact.evidence, now)
                 if fact.remaining >= 0:
-                    left = fact.remaining - max(0.0, self.roster.free.get(fact.unit, 0.0))
+                    left = fact.remaining + _answered(renewal, fact.key) - self.roster.unheard(fact.unit)
                     limit.correct(min(limit.available(), left), now)
                     limit.told(fact.remaining, fact.sent, now - fact.age)
 
@@ -161,13 +160,22 @@ class Pool:
         """
         left = limit.available()
         most = fact.remaining + limit.refilled - fact.refilled - worker.leased.get(limit.key, 0.0)
-        least = fact.remaining + fact.sent - limit.taken
+        least = fact.remaining + fact.sent - limit.taken - self.roster.unheard(limit.unit)
         if left > most:
             limit.correct(most, now)
         elif least > left and fact.remaining < limit.limit:
             limit.lift(least)
 
     # What it gets
+
+    def _free(self, renewal: Renewal) -> dict[str, float]:
+        """What goes, or is under way, though nobody told a limit on it, or the worker has not heard of it."""
+        told = {use.key for use in renewal.uses}
+        counted = {limit.unit for limit in self.limits if limit.key in told}
+        free = {unit: amount for unit, amount in renewal.flying.items() if unit not in counted}
+        for unit in renewal.need.keys() - {limit.unit for limit in self.limits}:
+            free[unit] = free.get(unit, 0.0) + renewal.need[unit]
+        return free
 
     def _serve(self, worker: Worker, renewal: Renewal, now: float) -> None:
         """All of `need` or nothing; then what is of use, as far as nobody is before it."""
@@ -241,6 +249,11 @@ class Pool:
             max(0.0, self.pause_until - now), self.reason if self.pause_until > now else "", tuple(limits),
             tuple(self.learned), self.born,
         )  # fmt: skip
+
+
+def _answered(renewal: Renewal, key: str) -> float:
+    """What it spent that its header counts; it is taken as well."""
+    return sum(max(0.0, use.spent - use.flying) for use in renewal.uses if use.key == key)
 
 
 @dataclass(slots=True)

@@ -43,6 +43,25 @@ local function kept_for_absent(l, left, now)
   return math.max(0.0, math.min(sent, left - one))
 end
 
+local function unheard(unit) return math.max(0.0, get(pool.free, unit)) end
+
+local function answered(renewal, key)
+  local total = 0.0
+  for _, u in ipairs(renewal.uses) do if u.key == key then total = total + math.max(0.0, u.spent - u.flying) end end
+  return total
+end
+
+local function free_of(renewal)
+  local counted, free = {}, {}
+  for _, u in ipairs(renewal.uses) do
+    local l = find(u.key)
+    if l then counted[l.unit] = true end
+  end
+  for unit, amount in pairs(renewal.flying or {}) do if not counted[unit] then free[unit] = amount end end
+  for unit, amount in pairs(renewal.need) do if not has_unit(unit) then free[unit] = get(free, unit) + amount end end
+  return free
+end
+
 local function find_new(renewal, now)
   for _, fact in ipairs(renewal.facts) do
     if not find(fact.key) then
@@ -51,7 +70,7 @@ local function find_new(renewal, now)
       pool.limits[#pool.limits + 1] = l
       shape(l, fact.algorithms, fact.evidence, now)
       if fact.remaining >= 0 then
-        local left = fact.remaining - math.max(0.0, get(pool.free, fact.unit))
+        local left = fact.remaining + answered(renewal, fact.key) - unheard(fact.unit)
         correct(l, math.min(available(l), left), now)
         told(l, fact.remaining, fact.sent, now - fact.age)
       end
@@ -74,7 +93,7 @@ end
 local function correct_by(l, w, fact, now)
   local left = available(l)
   local most = fact.remaining + l.refilled - fact.refilled - get(w.leased, l.key)
-  local least = fact.remaining + fact.sent - l.taken
+  local least = fact.remaining + fact.sent - l.taken - unheard(l.unit)
   if left > most then
     correct(l, most, now)
   elseif least > left and fact.remaining < l.limit then
@@ -233,8 +252,7 @@ if renewal.number > w.number then
   teach(renewal.lessons)
   infer(renewal, now)
   serve(w, renewal, now)
-  w.free = {}
-  for unit, amount in pairs(renewal.need) do if not has_unit(unit) then w.free[unit] = amount end end
+  w.free = free_of(renewal)
   w.ends_at = now + w.retry_in + LIVES * LEASE
 end
 local weights = pool.weights + w.weight
