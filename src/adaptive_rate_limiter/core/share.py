@@ -13,7 +13,7 @@ JITTER = 0.3  # seconds by which one send may overtake the one before it on its 
 JITTER_MOST, JITTER_LEAST = 0.05, 0.1  # of the limit, and of a unit
 OVERTOOK = 0.01  # of the limit: so much one worker may send before a reply and have counted after it
 ON_THE_WAY = 0.5  # seconds from a grant until the provider counts the call, as reckoned with
-NEWS, ANSWERED = 0.25, 1.0  # seconds: for so long after a told reset it is worth asking again, and how soon
+NEWS, ANSWERED = 0.1, 1.0  # seconds: for so long after a told reset it is worth asking again, and how soon
 ON_THE_WAY_MOST = 0.05  # of a window: a limit per second would wait too long otherwise
 
 

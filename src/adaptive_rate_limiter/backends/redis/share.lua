@@ -1,5 +1,5 @@
 -- One limit: core/share.py, number for number.
-local BINS, NEWS, ANSWERED, JITTER, OVERTOOK, NO_HEADER, INF = 120, 0.25, 1.0, 0.3, 0.01, -2e12, math.huge
+local BINS, NEWS, ANSWERED, JITTER, OVERTOOK, NO_HEADER, INF = 120, 0.1, 1.0, 0.3, 0.01, -2e12, math.huge
 
 local function has(limit, letter) return string.find(limit.algorithms, letter, 1, true) ~= nil end
 local function get(map, key) return map[key] or 0.0 end
