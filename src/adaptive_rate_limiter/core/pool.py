@@ -211,7 +211,7 @@ class Pool:
         due = max(0.0, renewal.due.get(limit.unit, 0.0) - held)
         want = max(0.0, renewal.want.get(limit.unit, 0.0) - held)
         rate = limit.limit / limit.window * worker.weight / (self.roster.weights + worker.weight)
-        left = limit.available() - limit.guard
+        left = limit.available(limit.guard)
         if held + worker.flying.get(limit.key, 0.0) <= 0:
             left = max(left, limit.sure(need))
         kept = self.absence.kept(limit, left, now)

@@ -76,11 +76,11 @@ class SharedLimit:
             total += entry[1]
         return self.limit - total
 
-    def available(self) -> float:
-        """The least that is left in any plausible way of counting; below zero is debt."""
+    def available(self, kept: float = 0.0) -> float:
+        """The least that is left in any plausible way of counting; below zero is debt. Of a bucket some is `kept`."""
         least = math.inf
         if "b" in self.algorithms:
-            least = min(least, self.value)
+            least = min(least, self.value - kept)
         if "f" in self.algorithms:
             least = min(least, self.limit - self.used)
         if "s" in self.algorithms:
@@ -231,12 +231,12 @@ class SharedLimit:
         return newer
 
     def sure(self, amount: float) -> float:
-        """What a window surely has for one who has nothing under way and so hears no more of it: `amount`, or nothing.
+        """What is left for one who has nothing under way, and so hears no more: `amount`, if that is sure, or nothing.
 
         Which calls the last header counted is not known. They were answered, or are under way; a few overtook it.
         """
         least = self.told_left - self.leased - self.flying - OVERTOOK * self.limit
-        return amount if 0 < amount <= least and "b" not in self.algorithms else -math.inf
+        return amount if 0 < amount <= least and self.algorithms != "b" else -math.inf
 
     def end_at(self, when: float) -> None:
         """A header told the reset of a window, which may have passed: the earliest of those that were told stands."""

@@ -146,7 +146,7 @@ local function ask_of(l, w, renewal, now)
   local due = math.max(0.0, get(renewal.due, unit) - held)
   local want = math.max(0.0, get(renewal.want, unit) - held)
   local rate = l.limit / l.window * w.weight / (pool.weights + w.weight)
-  local left = available(l) - guard(l)
+  local left = available(l, guard(l))
   if held + get(w.flying, l.key) <= 0 then left = math.max(left, sure(l, need)) end
   local kept = kept_for_absent(l, left, now)
   left = left - kept

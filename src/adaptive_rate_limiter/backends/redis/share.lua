@@ -20,9 +20,9 @@ local function slid(l)
   return l.limit - total
 end
 
-local function available(l)
+local function available(l, kept)
   local least = INF
-  if has(l, "b") then least = math.min(least, l.value) end
+  if has(l, "b") then least = math.min(least, l.value - (kept or 0.0)) end
   if has(l, "f") then least = math.min(least, l.limit - l.used) end
   if has(l, "s") then least = math.min(least, slid(l)) end
   return least
@@ -162,7 +162,7 @@ end
 
 local function sure(l, amount)
   local least = get(l, "told_left") - l.leased - l.flying - OVERTOOK * l.limit
-  return amount > 0 and amount <= least and not has(l, "b") and amount or -INF
+  return amount > 0 and amount <= least and l.algorithms ~= "b" and amount or -INF
 end
 
 local function end_at(l, when)
