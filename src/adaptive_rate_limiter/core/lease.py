@@ -246,6 +246,7 @@ class Lease:
             grant.workers >= self.workers or now > self.workers_at + REPORTING
         ):  # after an outage few are back at first
             self.workers, self.workers_at = max(1, grant.workers), now
+            bucket.discovery.workers = self.workers
         self.expires_at = sent_at + grant.expires_in * (1 - SPARE)
         if grant.pool != self.pool != 0.0:
             self._tell_anew(now)
