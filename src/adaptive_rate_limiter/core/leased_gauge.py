@@ -84,11 +84,16 @@ class LeaseGauge(Gauge):
                 left = min(left, self._part(told.available(now)))
         elif lease.outage and told is not None:  # found since it began
             left = self._part(told.available(now))
-        invitation = self.shape.invitation
+        invitation = self._invitation
         if invitation is not None and now >= invitation[0]:
             left = max(left, invitation[1])
         self.left = left
         return left
+
+    @property
+    def _invitation(self) -> tuple[float, float] | None:
+        """When the provider said to come again: one that is alone does. Of many the pool sends one."""
+        return self.shape.invitation if self.lease.workers == 1 else None
 
     def _part(self, told: float) -> float:
         """What each of those that are out of reach may take of what a header told; a whole limit pays for any call."""
@@ -148,7 +153,7 @@ class LeaseGauge(Gauge):
         ready = max(now, lease.retry_at) + lease.round_trip
         if self.known is not None and missing > self.there and self.algorithm == "token_bucket":
             ready = max(ready, lease.answered_at + (missing - self.there) / self.rate)
-        invitation = self.shape.invitation
+        invitation = self._invitation
         return ready if invitation is None or amount > invitation[1] else max(now, min(ready, invitation[0]))
 
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:

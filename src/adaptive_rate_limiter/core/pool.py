@@ -35,6 +35,7 @@ class Pool:
         self.epoch = 0
         self.pause_until = 0.0
         self.reason = ""
+        self.invites = False  # one call goes when the pause ends, whatever is believed: the provider said so
         self.refused = 0
         self.learned: list[Learned] = []
         self.inferred = InferredRate()
@@ -132,6 +133,7 @@ class Pool:
                 limit.end_at(now + fact.ends_in)
         if now + renewal.pause > self.pause_until and renewal.pause > 0:
             self.pause_until, self.reason = now + renewal.pause, renewal.reason
+            self.invites = True
 
     def _infer(self, renewal: Renewal, now: float) -> None:
         workers = self.roster.alive + 1
@@ -194,6 +196,7 @@ class Pool:
                 ask.pay(worker, max(0.0, ask.need, min(ask.want, ask.left - total)), now)
                 share = max(share, worker.last[ask.limit.key][0] / ask.limit.limit)
         if share > 0:
+            self.invites = self.invites and now < self.pause_until
             self.virtual = max(self.virtual, worker.finish)
             worker.finish = self.virtual + share / worker.weight
             before = self.roster.about_before(worker, self.limits)
@@ -214,6 +217,8 @@ class Pool:
         left = limit.available(limit.guard)
         if held + worker.flying.get(limit.key, 0.0) <= 0:
             left = max(left, limit.sure(need))
+        if self.invites and now >= self.pause_until and limit.leased + limit.flying < 1.0:
+            left = max(left, need)
         kept = self.absence.kept(limit, left, now)
         left -= kept
         quantum = max(need, left / (self.roster.busy + 1), rate * LEASE)

@@ -112,7 +112,7 @@ local function learn(w, renewal, now)
     if fact.ends_in ~= 0 then end_at(l, now + fact.ends_in) end
   end
   if now + renewal.pause > pool.pause_until and renewal.pause > 0 then
-    pool.pause_until, pool.reason = now + renewal.pause, renewal.reason
+    pool.pause_until, pool.reason, pool.invites = now + renewal.pause, renewal.reason, true
   end
 end
 
@@ -148,6 +148,7 @@ local function ask_of(l, w, renewal, now)
   local rate = l.limit / l.window * w.weight / (pool.weights + w.weight)
   local left = available(l, guard(l))
   if held + get(w.flying, l.key) <= 0 then left = math.max(left, sure(l, need)) end
+  if pool.invites and now >= pool.pause_until and l.leased + l.flying < 1.0 then left = math.max(left, need) end
   local kept = kept_for_absent(l, left, now)
   left = left - kept
   local quantum = math.max(need, left / (pool.busy + 1), rate * LEASE)
@@ -195,6 +196,7 @@ local function serve(w, renewal, now)
     end
   end
   if share > 0 then
+    pool.invites = pool.invites and now < pool.pause_until
     pool.virtual = math.max(pool.virtual, w.finish)
     w.finish = pool.virtual + share / w.weight
     before = about_before(w)
@@ -229,7 +231,7 @@ if not now then
   now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
 pool = stored_pool()
-  or {limits = {}, at = 0.0, born = now, absence = {since = 0.0, ends_at = 0.0, workers = 1, missing = 0}, virtual = 0.0, epoch = 0, pause_until = 0.0, reason = "", name = ARGV[4],
+  or {limits = {}, at = 0.0, born = now, absence = {since = 0.0, ends_at = 0.0, workers = 1, missing = 0}, virtual = 0.0, epoch = 0, pause_until = 0.0, reason = "", invites = false, name = ARGV[4],
     refused = 0, learned = {}, free = {}, known = 0, waiters = 0, alive = 0, busy = 0, weights = 0.0,
     inferred = {recent = 0.0, passed = 0.0, at = 0.0, cut_at = 0.0, cuts = 0, wait = 0.0, rate = 0.0, tried_at = INF}}
 local before = pool.at
