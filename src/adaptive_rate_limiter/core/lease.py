@@ -10,12 +10,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from adaptive_rate_limiter.core.due import SOONEST, STEADY, TINY, due_at, is_idle
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.inferred import INFERRED
 from adaptive_rate_limiter.core.leased_gauge import HUGE, LETTERS, SPARE, Gate, LeaseGauge
 from adaptive_rate_limiter.core.leased_ledger import LeasedLedger
 from adaptive_rate_limiter.core.levels import BucketLevel
-from adaptive_rate_limiter.core.pool import BATCH, LEASE, LIVES
+from adaptive_rate_limiter.core.pool import LEASE, LIVES
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
 from adaptive_rate_limiter.core.renewal import Grant, Granted, Lesson, Renewal
 from adaptive_rate_limiter.core.told import ToldGauge
@@ -26,12 +27,7 @@ if TYPE_CHECKING:
 
 OnOutage = Literal["degrade", "open", "closed"]
 
-STEADY = 3.0  # calls in a lease time: with fewer, each asks for itself
-REST = 5.0  # calls that could have come, and did not: who had a pace has come to rest
 LOW = 0.3  # of a lease: what is left when the next is asked for
-SHORT = 0.2  # of the limit: with less in the pool, what is leased and not spent goes back
-SOONEST = 0.002  # seconds from one renewal to the next at the least
-TINY = 1e-6  # amounts: below is rounding
 REPORTING = LIVES * LEASE  # seconds after an outage in which all others come back
 
 
@@ -104,56 +100,9 @@ class Lease:
 
     def due_at(self, now: float) -> float:
         """When to renew next; inf where nothing is to be said or asked."""
-        if self.pending is not None:
-            return self.retry_at if self.failures else math.inf
-        if self.gate is not None or self.untold:
-            return now
-        if self.bucket.pause.until > max(now, self.pause_told + SOONEST):
-            return now
-        soonest, active = math.inf, False
-        waits = self.asked_for_line and now < self.retry_at  # and comes again soon
-        idle = self._idle
-        for gauge in self.gauges():
-            if gauge.known is None:
-                return now
-            if gauge.low > 0 and gauge.paid < gauge.low and not waits and not idle:
-                soonest = min(soonest, self.answered_at + BATCH)
-            if waits and gauge.is_news:
-                soonest = min(soonest, self.news_at + BATCH)
-            # What comes back, and what was told and learned, goes with the next question, unless somebody waits for it.
-            unheard = gauge.spent < -TINY or (gauge.reading is not None and not waits)
-            active = active or gauge.spent > TINY or (unheard and self.hungry)
-            active = active or (gauge.paid > TINY and (self.hungry or gauge.there < SHORT * gauge.limit))
-            # What is held at rest others could have, and what was answered lets the pool know what headers counted.
-            many = gauge.unit == REQUESTS and gauge.flying >= STEADY
-            if idle and self.workers > 1 and (gauge.paid > TINY or many):
-                soonest = min(soonest, max(self.answered_at, self._rests_at))
-        if self._blocked(now):
-            soonest = min(soonest, self.retry_at if self.asked_for_line else now)
-        if self.open:
-            active = active or self.ledger.sent != self.sent_told
-            blind = not self.bucket.discovery.replied and self.ledger.sent != self.sent_told
-            if blind or self.bucket.limited > self.limited_told:
-                soonest = min(soonest, self.asked_at + BATCH)
-        if active:
-            soonest = min(soonest, self.asked_at + LEASE)
-        return soonest
+        return due_at(self, now)
 
-    @property
-    def _idle(self) -> bool:
-        """Nobody waits, and nothing is in flight."""
-        return not self.bucket.queue.count and self.ledger.unanswered.get(REQUESTS, 0.0) <= TINY
-
-    @property
-    def _rests_at(self) -> float:
-        """When it is sure that no more calls come at the pace of late."""
-        last, pace = max(
-            ((gauge.spending_at, gauge.spending) for gauge in self.gauges() if gauge.unit == REQUESTS),
-            default=(self.asked_at, STEADY),
-        )
-        return last + LEASE * min(1.0, max(BATCH, REST / max(pace, STEADY)))
-
-    def _blocked(self, now: float) -> bool:
+    def blocked(self, now: float) -> bool:
         """Somebody waits for this lease and for nothing else."""
         bucket = self.bucket
         if not bucket.queue.count or now < bucket.pause.until or bucket.concurrency.full:
@@ -177,7 +126,7 @@ class Lease:
         need: dict[str, float] = {}
         due: dict[str, float] = {}
         want: dict[str, float] = {}
-        self.asked_for_line = self._blocked(now)
+        self.asked_for_line = self.blocked(now)
         if self.asked_for_line:
             need = _finite(self._head(now))
             due = _finite(bucket.queue.totals)
@@ -185,7 +134,7 @@ class Lease:
         if any(gauge.is_news for gauge in gauges):
             self.news_at = now
         pace = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
-        steady = pace >= STEADY and not self._idle
+        steady = pace >= STEADY and not is_idle(self)
         for gauge in gauges:
             if steady:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
