@@ -76,8 +76,13 @@ def _rests_at(lease: Lease) -> float:
 
 
 def _finds_out_at(lease: Lease) -> float:
-    """Where nobody tells a limit: what was sent is told in time, and soon while it was sent blindly, or was refused."""
+    """Where nobody tells a limit: what was sent is told in time, and soon while it was sent blindly, or was refused.
+
+    Until its first reply has come, one of many hears of a limit from the pool alone.
+    """
     sent = lease.ledger.sent != lease.sent_told
-    if (sent and not lease.bucket.discovery.replied) or lease.bucket.limited > lease.limited_told:
+    blind = not lease.bucket.discovery.replied
+    if (sent and blind) or lease.bucket.limited > lease.limited_told:
         return lease.asked_at + BATCH
-    return lease.asked_at + LEASE if sent else math.inf
+    waits = blind and lease.workers > 1 and lease.ledger.unanswered.get(REQUESTS, 0.0) > TINY
+    return lease.asked_at + LEASE if sent or waits else math.inf
