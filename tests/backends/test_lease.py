@@ -96,6 +96,40 @@ def test_a_limit_that_headers_tell_one_worker_binds_the_other(world):
     assert 90 <= went <= 99
 
 
+def test_what_a_header_told_is_not_spent_before_the_pool_has_heard_of_it(world):
+    """The others may hold all of it."""
+    first, second = world.worker(), world.worker()
+    early = second.call()
+    first.told(first.call(), 10.0, reset_after=54.0)
+    for _ in range(10):
+        first.call()
+    second.bucket.observe(early, RateLimitInfo(quotas=(QuotaReading("requests", 100.0, 9.0),)), world.now)
+    late = Call({"requests": 1.0}, since=world.now)
+    second.bucket.submit(late, world.now)
+    assert late.hold is None
+    assert second.lease.due_at(world.now) <= world.now
+
+
+def test_who_comes_to_rest_gives_back_what_it_holds_and_does_so_once(world):
+    first, second = world.worker(), world.worker()
+    first.told(first.call(), 900.0, limit=1000.0, reset_after=6.0)
+    second.call()
+    calls = []
+    for _ in range(30):
+        world.now += 0.02
+        calls.append(first.call())
+    held = first.left()
+    for call in calls:
+        first.bucket.settle(call, Usage(), world.now)
+    before = first.renewals
+    world.now += LEASE / 2
+    first.settle_down()
+    assert held > 1
+    assert first.left() == 0
+    assert first.renewals == before + 1
+    assert first.lease.due_at(world.now) == math.inf
+
+
 def test_the_use_of_other_workers_is_not_taken_for_that_of_strangers(world):
     first, second = world.worker(), world.worker()
     first.told(first.call(), 99.0, reset_after=0.6)

@@ -365,3 +365,51 @@ def test_never_more_than_the_limit_is_out_or_spent(trace, algorithm):
         for window in (1.0, 30.0, 60.0):
             within = sum(amount for at, amount in sends[place:] if at < start + window)
             assert within <= {"b": 60 + window, "f": 120, "s": 60}[algorithm] + 1e-6
+
+
+def test_who_hears_no_more_asks_for_one_where_the_last_header_told_of_more():
+    """What headers counted was not sure, nobody sent another, and a window was waited out for nothing."""
+    told = Told(WINDOW)
+    assert told.ask("a", 60) == 60
+    header = replace(WINDOW, remaining=20.0, sent=0.0, age=0.1)
+    told.renew("a", after=1.0, facts=(header,), uses=(Use("requests"),))
+    assert told.ask("b", 5) == 1
+    assert told.ask("b", 5, after=0.5, uses=(Use("requests", flying=1.0),)) == 0
+
+
+def test_of_headers_that_overtook_each_other_the_least_is_sure():
+    told = Told(WINDOW)
+    assert told.ask("a", 60) == 60
+    for age, remaining in ((0.1, 20.0), (0.2, 0.0)):
+        header = replace(WINDOW, remaining=remaining, sent=0.0, age=age)
+        told.renew("a", facts=(header,), uses=(Use("requests"),))
+    assert told.ask("b", 1, after=1.0) == 0
+
+
+def test_what_was_let_go_blindly_counts_until_its_worker_has_told_it():
+    """A header of somebody else's, from before it came, does not count it."""
+    told = Told()
+    told.renew("b", flying={"requests": 3.0})
+    header = Fact("requests", "requests", 60.0, 60.0, algorithms="fs", remaining=59.0, evidence=1.0)
+    assert left(told.renew("a", facts=(header,))) == 56
+    told.renew("b", flying={"requests": 3.0})  # it hears of the limit
+    assert left(told.renew("a", after=0.1, facts=(replace(header, sent=0.0),))) == 56
+    spent = Use("requests", spent=3.0, flying=3.0)
+    assert left(told.renew("b", uses=(spent,))) == pytest.approx(53)
+    assert left(told.renew("a", after=0.1, facts=(replace(header, sent=0.0),))) == 56
+
+
+def test_when_a_pause_ends_one_goes_and_its_reply_tells_the_others():
+    """Each that had been refused went at that instant: of eight seven were refused again."""
+    told = Told(replace(WINDOW, remaining=0.0))
+    told.renew("a", pause=2.0)
+    assert told.ask("a", 3, after=1.9) == 0
+    assert told.ask("a", 3, after=0.2) == 1
+    assert told.ask("b", 3) == 0
+
+
+def test_what_is_kept_of_a_bucket_is_kept_of_nothing_else():
+    """A window that may be a bucket as well had one left, and held it back for a minute."""
+    told = Told(Fact("requests", "requests", 20.0, 60.0, algorithms="bs", evidence=1.0))
+    assert told.ask("a", 19) == 19
+    assert told.ask("b", 1, after=6.0) == 1

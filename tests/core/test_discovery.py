@@ -56,6 +56,14 @@ def test_small_work_still_starts_with_two_and_large_work_has_a_bound():
                 discovery.passed(trial, step)
 
 
+def test_many_workers_send_together_what_one_may_before_the_first_reply():
+    discovery, sends = Discovery(), 0
+    discovery.workers = 8
+    for step in range(8):
+        sends += len(as_many_as_may(discovery, step * SETTLED))
+    assert sends == math.ceil((UNANSWERED + 7 * SETTLED) / 8)
+
+
 def test_no_long_first_call_holds_the_start_back():
     discovery, sends = Discovery(), 0
     for step in range(240):

@@ -106,7 +106,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.shortage(cost, ready + 1.0) is None or ready > self.now
         assert self.ledger.eta({"requests": 100.0, "tokens": 1e5}, self.now)[0] >= self.now
         for gauge in self.ledger.told:
-            assert abs(gauge.in_flight - self.ledger.in_flight(gauge.unit)) <= 1e-3 * (1 + gauge.in_flight)
+            assert abs(gauge.in_flight - self.ledger.in_flight()[gauge.unit]) <= 1e-3 * (1 + gauge.in_flight)
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -62,6 +62,7 @@ steps = st.tuples(
         refused=st.integers(0, 3),
         sent=st.one_of(st.just(0.0), st.floats(-3, 90)),
         limited=st.sampled_from([0, 0, 1, 4]),
+        flying=units,
         lessons=st.lists(lessons, max_size=2).map(tuple),
         pool=st.sampled_from([0.0, OWN, OWN, 7.0]),  # none, this one, or one that was lost
         workers=st.integers(1, 4),

@@ -47,6 +47,36 @@ def test_what_a_header_tells_to_be_back_after_a_turn_is_not_believed_piecemeal(a
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("algorithm", WINDOWS)
+def test_who_has_come_to_rest_leaves_all_that_is_left_to_who_has_not(algorithm, seed):
+    """It counted as busy for three seconds, and held what it had for one: the last got ever smaller parts."""
+    uneven = Uneven(algorithm(300.0, WINDOW), calls=580, seed=seed)
+    uneven.fleet.run()
+    assert uneven.lost == uneven.fleet.refused == 0
+    assert uneven.fleet.last <= 1.035 * WINDOW
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("slowest", [2.0, 4.0])
+def test_processes_that_are_slow_to_begin_send_no_more_than_is_left(slowest, seed):
+    """Each took what its own first header told, and calls that were let go before were in nobody's count."""
+    uneven = Uneven(FixedWindow(300.0, WINDOW), calls=580, seed=seed)
+    for member in uneven.members:
+        member.sending_until = uneven.fleet.rng.uniform(0.0, slowest)
+    uneven.fleet.run()
+    assert uneven.lost == uneven.fleet.refused == 0
+
+
+@pytest.mark.parametrize("algorithm", [*WINDOWS, TokenBucket])
+def test_many_that_begin_on_a_small_limit_are_refused_nothing(algorithm):
+    """Half of the calls were: each began as if it were alone."""
+    uneven = Uneven(algorithm(100.0, 10.0), calls=210)
+    uneven.fleet.run()
+    assert uneven.lost == uneven.fleet.refused == 0
+    assert uneven.fleet.last <= 22.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("algorithm", WINDOWS)
 def test_redis_back_without_its_data_does_not_begin_with_a_full_window(algorithm, seed):
     """Marks of the old pool counted in the new one, and who was paused went on as in the outage, a minute later."""
     uneven = Uneven(algorithm(LIMIT, WINDOW), seed=seed)

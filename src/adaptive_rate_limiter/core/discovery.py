@@ -65,13 +65,14 @@ class Discovery:
 
     __slots__ = (
         "ahead", "ever_passed", "experiment_at", "experimented", "failed_at", "found", "gap", "hypotheses", "in_doubt",
-        "invited_at", "last_at", "pending", "proven", "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at", "was_named",
+        "invited_at", "last_at", "pending", "proven", "raised", "refusals", "replied", "rest_until", "sends", "settled", "started_at", "was_named", "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.pending: deque[Trial] = deque()  # those of which nothing is known for certain, in order
         self.ahead: dict[str, float] = {}  # what they amount to
         self.hypotheses: dict[str, Hypotheses] = {}
+        self.workers = 1  # that send without knowing a limit
         self.found = False  # something was refused: the hypotheses know more than nothing
         self.was_named = False  # the limit, by a refusal
         self.settled = SETTLED
@@ -103,7 +104,8 @@ class Discovery:
         else:
             allowed = START_BUDGET * (self.sends + waiting)
             allowed = min(1 + self.proven, max(FEWEST_IN_DOUBT, min(MOST_IN_DOUBT, allowed)))
-            if not self.replied and self.sends >= UNANSWERED + max(0.0, now - self.started_at):
+            unanswered = (UNANSWERED + max(0.0, now - self.started_at)) / self.workers
+            if not self.replied and self.sends >= unanswered:
                 return now + 1.0
         if self.in_doubt < allowed:
             return now

@@ -10,26 +10,24 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from adaptive_rate_limiter.core.due import SOONEST, STEADY, TINY, due_at, is_idle
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.inferred import INFERRED
 from adaptive_rate_limiter.core.leased_gauge import HUGE, LETTERS, SPARE, Gate, LeaseGauge
 from adaptive_rate_limiter.core.leased_ledger import LeasedLedger
 from adaptive_rate_limiter.core.levels import BucketLevel
-from adaptive_rate_limiter.core.pool import BATCH, LEASE, LIVES
+from adaptive_rate_limiter.core.pool import LEASE, LIVES
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
 from adaptive_rate_limiter.core.renewal import Grant, Granted, Lesson, Renewal
 from adaptive_rate_limiter.core.told import ToldGauge
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.bucket import Bucket
+    from adaptive_rate_limiter.core.hold import Hold
 
 OnOutage = Literal["degrade", "open", "closed"]
 
-STEADY = 3.0  # calls in a lease time: with fewer, each asks for itself
 LOW = 0.3  # of a lease: what is left when the next is asked for
-SHORT = 0.2  # of the limit: with less in the pool, what is leased and not spent goes back
-SOONEST = 0.002  # seconds from one renewal to the next at the least
-TINY = 1e-6  # amounts: below is rounding
 REPORTING = LIVES * LEASE  # seconds after an outage in which all others come back
 
 
@@ -68,6 +66,7 @@ class Lease:
         self.expires_at = -math.inf
         self.retry_at = -math.inf  # to ask again for what was not there
         self.asked_for_line = False
+        self.news_at = -math.inf  # told last what all waited for
         self.round_trip = SOONEST
         self.pause_told = -math.inf
         self.refusals_told = 0
@@ -77,8 +76,8 @@ class Lease:
     def gauges(self) -> list[LeaseGauge]:
         return [gauge for gauge in self.ledger.gauges if isinstance(gauge, LeaseGauge)]
 
-    def shared(self, gauge: Gauge) -> Gauge | None:
-        """The gauge that takes the place of one that a header told just now; None where there is one."""
+    def shared(self, gauge: Gauge, hold: Hold) -> Gauge | None:
+        """The gauge that takes the place of one that the header for `hold` told just now; None where there is one."""
         if not isinstance(gauge, ToldGauge):
             return gauge
         key = self._key(gauge)
@@ -88,7 +87,8 @@ class Lease:
                 other.models, other.active = gauge.models, gauge.active
                 return None
         made = LeaseGauge(key, gauge, self)
-        made.spent = self.ledger.in_flight(gauge.unit)  # sent, and not in what the header told
+        # Sent and not in what the header told, and what is: the pool may have heard of the limit from others.
+        made.spent = self.ledger.in_flight()[gauge.unit] + hold.cost.get(gauge.unit, 0.0)
         return made
 
     def _key(self, gauge: ToldGauge) -> str:
@@ -100,42 +100,9 @@ class Lease:
 
     def due_at(self, now: float) -> float:
         """When to renew next; inf where nothing is to be said or asked."""
-        if self.pending is not None:
-            return self.retry_at if self.failures else math.inf
-        if self.gate is not None or self.untold:
-            return now
-        if self.bucket.pause.until > max(now, self.pause_told + SOONEST):
-            return now
-        soonest, active = math.inf, False
-        waits = self.asked_for_line and now < self.retry_at  # and comes again soon
-        idle = self._idle
-        for gauge in self.gauges():
-            if gauge.known is None:
-                return now
-            if gauge.low > 0 and gauge.paid < gauge.low and not waits and not idle:
-                soonest = min(soonest, self.answered_at + BATCH)
-            if waits and gauge.surplus > gauge.rate * LEASE:  # all wait for what a header told
-                soonest = min(soonest, self.answered_at + BATCH)
-            # What comes back, and what was told and learned, goes with the next question, unless somebody waits for it.
-            unheard = gauge.spent < -TINY or (gauge.reading is not None and not waits)
-            active = active or gauge.spent > TINY or (unheard and self.hungry)
-            active = active or (gauge.paid > TINY and (self.hungry or gauge.there < SHORT * gauge.limit))
-        if self._blocked(now):
-            soonest = min(soonest, self.retry_at if self.asked_for_line else now)
-        if self.open:
-            active = active or self.ledger.sent != self.sent_told
-            if self.bucket.limited > self.limited_told:
-                soonest = min(soonest, self.asked_at + BATCH)
-        if active:
-            soonest = min(soonest, self.asked_at + LEASE)
-        return soonest
+        return due_at(self, now)
 
-    @property
-    def _idle(self) -> bool:
-        """Nobody waits, and nothing is in flight."""
-        return not self.bucket.queue.count and not self.ledger.unanswered
-
-    def _blocked(self, now: float) -> bool:
+    def blocked(self, now: float) -> bool:
         """Somebody waits for this lease and for nothing else."""
         bucket = self.bucket
         if not bucket.queue.count or now < bucket.pause.until or bucket.concurrency.full:
@@ -159,18 +126,22 @@ class Lease:
         need: dict[str, float] = {}
         due: dict[str, float] = {}
         want: dict[str, float] = {}
-        self.asked_for_line = self._blocked(now)
+        self.asked_for_line = self.blocked(now)
         if self.asked_for_line:
             need = _finite(self._head(now))
             due = _finite(bucket.queue.totals)
         gauges = self.gauges()
-        steady = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
+        if any(gauge.is_news for gauge in gauges):
+            self.news_at = now
+        pace = max((gauge.decayed(now) for gauge in gauges if gauge.unit == REQUESTS), default=STEADY)
+        steady = pace >= STEADY and not is_idle(self)
         for gauge in gauges:
-            if steady >= STEADY and not self._idle:
+            if steady:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
         # What is held and does not suffice helps others until the rest is there.
         uses = tuple(
-            gauge.use(0.0 if self.asked_for_line else want.get(gauge.unit, 0.0), now) for gauge in gauges
+            gauge.use(0.0 if self.asked_for_line else want.get(gauge.unit, 0.0), now, steady=steady)
+            for gauge in gauges
         )
         facts = tuple(fact for fact in (gauge.fact(now) for gauge in gauges) if fact is not None)
         self.number += 1
@@ -194,11 +165,11 @@ class Lease:
         """Nobody tells or states a limit."""
         return all(gauge.key == INFERRED for gauge in self.gauges())
 
-    def _sends(self) -> tuple[float, int]:
-        """What was sent and refused since the last renewal, where nobody tells a limit."""
+    def _sends(self) -> tuple[float, int, dict[str, float]]:
+        """What was sent and refused since the last renewal, and what is under way, where nobody tells a limit."""
         sent, self.sent_told = self.ledger.sent - self.sent_told, self.ledger.sent
         limited, self.limited_told = self.bucket.limited - self.limited_told, self.bucket.limited
-        return (sent, limited) if self.open else (0.0, 0)
+        return (sent, limited, _finite(self.ledger.in_flight())) if self.open else (0.0, 0, {})
 
     def _lessons(self) -> tuple[Lesson, ...]:
         return tuple(
@@ -224,6 +195,7 @@ class Lease:
             grant.workers >= self.workers or now > self.workers_at + REPORTING
         ):  # after an outage few are back at first
             self.workers, self.workers_at = max(1, grant.workers), now
+            bucket.discovery.workers = self.workers
         self.expires_at = sent_at + grant.expires_in * (1 - SPARE)
         if grant.pool != self.pool != 0.0:
             self._tell_anew(now)
@@ -284,7 +256,7 @@ class Lease:
         shape = Gauge.stated(Quota(granted.unit, granted.limit, granted.window, algorithm), now)
         shape.source = "inferred" if granted.key == INFERRED else "shared"
         gauge = LeaseGauge(granted.key, shape, self)
-        gauge.spent = self.ledger.in_flight(gauge.unit)  # sent before the limit was known here
+        gauge.spent = self.ledger.in_flight()[gauge.unit]  # sent before the limit was known here
         self.ledger.gauges.append(gauge)
         return gauge
 

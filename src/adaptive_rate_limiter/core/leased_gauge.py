@@ -32,11 +32,12 @@ LETTERS = {"token_bucket": "b", "fixed_window": "f", "sliding_window": "s"}
 class LeaseGauge(Gauge):
     """One shared limit, as far as this worker holds a lease on it.
 
-    `shape` follows what headers tell of it, or what was stated. Until the pool has heard of the limit, it pays.
+    `shape` follows what headers tell of it, or what was stated. Until the pool has heard of the limit, nobody goes:
+    others may hold all that a header told.
     """
 
     __slots__ = (
-        "debt", "fallback", "key", "known", "lease", "lost", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
+        "debt", "fallback", "flying", "key", "known", "lease", "low", "marks", "most", "paid", "pending_spent", "reading", "shape", "spending",
         "spending_at", "spent", "taught", "there",
     )  # fmt: skip
 
@@ -46,11 +47,11 @@ class LeaseGauge(Gauge):
         self.shape = shape
         self.lease = lease
         self.known: Granted | None = None
-        self.lost = False  # the pool that knew it: until it is told again nothing of it goes
         self.most = shape.capacity
         self.paid = 0.0
         self.debt = 0.0  # of `paid`, when the pending renewal was made
         self.spent = 0.0  # since the last renewal that was answered
+        self.flying = 0.0  # sent and not answered, as the pool was told
         self.pending_spent = 0.0  # told in the renewal that is under way
         self.spending = 0.0  # of late: with a steady pace, what a lease time takes
         self.spending_at = 0.0
@@ -73,9 +74,7 @@ class LeaseGauge(Gauge):
         lease = self.lease
         told = self.shape if isinstance(self.shape, ToldGauge) else None
         left = self.paid if now < lease.expires_at else min(0.0, self.paid)
-        if self.known is None and not self.lost and told is not None:
-            left = told.available(now)
-        elif lease.outage and lease.on_outage == "open":
+        if lease.outage and lease.on_outage == "open":
             left = math.inf
         elif self.fallback is not None:
             share = self.fallback.available(now)
@@ -83,11 +82,18 @@ class LeaseGauge(Gauge):
             left = self.most if share >= self.fallback.burst * (1 - SPARE) else max(0.0, left) + share
             if told is not None:
                 left = min(left, self._part(told.available(now)))
-        invitation = self.shape.invitation
+        elif lease.outage and told is not None:  # found since it began
+            left = self._part(told.available(now))
+        invitation = self._invitation
         if invitation is not None and now >= invitation[0]:
             left = max(left, invitation[1])
         self.left = left
         return left
+
+    @property
+    def _invitation(self) -> tuple[float, float] | None:
+        """When the provider said to come again: one that is alone does. Of many the pool sends one."""
+        return self.shape.invitation if self.lease.workers == 1 else None
 
     def _part(self, told: float) -> float:
         """What each of those that are out of reach may take of what a header told; a whole limit pays for any call."""
@@ -147,7 +153,7 @@ class LeaseGauge(Gauge):
         ready = max(now, lease.retry_at) + lease.round_trip
         if self.known is not None and missing > self.there and self.algorithm == "token_bucket":
             ready = max(ready, lease.answered_at + (missing - self.there) / self.rate)
-        invitation = self.shape.invitation
+        invitation = self._invitation
         return ready if invitation is None or amount > invitation[1] else max(now, min(ready, invitation[0]))
 
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:
@@ -160,9 +166,9 @@ class LeaseGauge(Gauge):
     # To and from the pool
 
     @property
-    def surplus(self) -> float:
-        """What a header told that the pool has not heard of, beyond what it had."""
-        return -math.inf if self.reading is None else self.reading[2] - self.there
+    def is_news(self) -> bool:
+        """A header told of more than a lease time's share that the pool did not have: all may be waiting for it."""
+        return self.reading is not None and self.reading[2] - self.there > self.rate * LEASE
 
     def note(self, reading: QuotaReading, hold: Hold) -> None:
         """A header told what remains: the pool is to hear of it, with what was known when the request was sent."""
@@ -174,15 +180,19 @@ class LeaseGauge(Gauge):
             _, sent, refilled = self.marks[place - 1]
         self.reading = (hold.seq, hold.sent_at, reading.remaining, sent - grain_of(reading), refilled)
 
-    def use(self, keep: float, now: float) -> Use:
-        """What is told of it: everything that was spent, and at most `keep` of what is left is kept."""
+    def use(self, keep: float, now: float, *, steady: bool = False) -> Use:
+        """What is told of it: everything that was spent, and at most `keep` of what is left is kept.
+
+        Only who is `steady` has a pace, for which others leave a part: who has come to rest has none.
+        """
         if now >= self.lease.expires_at and self.fallback is None:
             self.paid = min(0.0, self.paid)
         self.debt = min(0.0, self.paid)
         self.paid = min(self.paid, max(0.0, keep))
         self.pending_spent = self.spent
-        flying = self.lease.ledger.in_flight(self.unit)
-        return Use(self.key, self.spent, max(0.0, self.paid), flying, self.decayed(now))
+        self.flying = self.lease.ledger.in_flight()[self.unit]
+        pace = self.decayed(now) if steady else 0.0
+        return Use(self.key, self.spent, max(0.0, self.paid), self.flying, pace)
 
     def fact(self, now: float) -> Fact | None:
         """What the pool does not know, or knows otherwise; None if there is nothing."""
@@ -223,19 +233,21 @@ class LeaseGauge(Gauge):
             self.reading = (self.lease.ledger.seq, now, most, NO_HEADER, 0.0)
         elif shape.source == "stated":
             self.spent = max(self.spent, shape.capacity - shape.available(now))
-        self.lost = True
         self.marks.clear()
 
     def _remembered(self, shape: ToldGauge, now: float) -> float:
         """What headers told; or what the lost pool had and what has flown in since, if that is less.
 
-        At the turn of a window all came back, whatever it had. One unit goes in any case: its header tells more.
+        At the turn of a window all came back, whatever it had. Of a bucket one unit goes in any case: its header tells
+        more.
         """
         left = min(level.available(now) for level in shape.active)
         if not self.marks or shape.fixed.turned_at >= self.marks[-1][0]:
             return left
-        inflow = self.rate * (now - self.marks[-1][0]) if shape.bucket in shape.active else 0.0
-        return min(left, max(1.0, self.there + inflow) + max(0.0, self.paid))
+        there = self.there
+        if shape.bucket in shape.active:
+            there = max(1.0, there + self.rate * (now - self.marks[-1][0]))
+        return min(left, there + max(0.0, self.paid))
 
     def evidence(self) -> float:
         """How much is known of the limit here; nothing, where it was learned from the pool.
@@ -278,11 +290,12 @@ class LeaseGauge(Gauge):
         )
 
     def granted(self, grant: Granted, now: float) -> None:
-        self.known, self.lost = grant, False
+        self.known = grant
         self._adopt(grant, now)
         self.limit, self.window = grant.limit, grant.window
         self.most = grant.burst if "b" in grant.algorithms else grant.limit
         self.spent -= self.pending_spent + grant.due
+        self.flying += grant.due
         self.pending_spent = 0.0
         self.paid += grant.amount - self.debt
         self.debt = 0.0

@@ -39,7 +39,8 @@ class LeasedLedger(Ledger):
         judged = [(told, told.scores, told.active, told.jumps, told.followed) for told in self.told]
         at_ease = super().read(readings, hold, now)
         if any(isinstance(gauge, ToldGauge) for gauge in self.gauges):
-            self.gauges[:] = [gauge for gauge in map(self.lease.shared, self.gauges) if gauge is not None]
+            shared = (self.lease.shared(gauge, hold) for gauge in self.gauges)
+            self.gauges[:] = [gauge for gauge in shared if gauge is not None]
         for told in self.told:
             if told not in hold.told:
                 continue

@@ -175,9 +175,13 @@ class Ledger:
             if amount:
                 gauge.answered(amount, hold.seq, counted=counted is None or gauge.unit in counted)
 
-    def in_flight(self, unit: str) -> float:
-        """What was reserved of `unit`, and may not be counted in any header yet."""
-        return math.fsum(hold.cost.get(unit, 0.0) for hold in self.unanswered)
+    def in_flight(self) -> dict[str, float]:
+        """By unit: what was reserved, and may not be counted in any header yet."""
+        total: dict[str, float] = defaultdict(float)
+        for hold in self.unanswered:
+            for unit, amount in hold.cost.items():
+                total[unit] += amount
+        return total
 
     # What can be paid
 

@@ -54,7 +54,7 @@ def _new_gauge(ledger: Ledger, reading: QuotaReading, hold: Hold, now: float) ->
     lately = [past for past in ledger.remembered() if past.at > now - window and reading.unit in past.cost]
     since = lately[0].at if lately else now
     gauge = ToldGauge(reading, limit, window, since, len(ledger.told))
-    gauge.in_flight = ledger.in_flight(reading.unit)
+    gauge.in_flight = ledger.in_flight()[reading.unit]
     for past in lately:
         if past.state not in {HoldState.CANCELLED, HoldState.REFUSED}:
             gauge.take(past.cost[reading.unit], past.at)

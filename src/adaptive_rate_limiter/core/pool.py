@@ -35,6 +35,7 @@ class Pool:
         self.epoch = 0
         self.pause_until = 0.0
         self.reason = ""
+        self.invites = False  # one call goes when the pause ends, whatever is believed: the provider said so
         self.refused = 0
         self.learned: list[Learned] = []
         self.inferred = InferredRate()
@@ -62,8 +63,7 @@ class Pool:
             self.learned = self._taught(renewal.lessons)
             self._infer(renewal, now)
             self._serve(worker, renewal, now)
-            known = {limit.unit for limit in self.limits}
-            worker.free = {unit: amount for unit, amount in renewal.need.items() if unit not in known}
+            worker.free = self._free(renewal)
             worker.ends_at = now + worker.retry_in + LIVES * LEASE
         weights = self.roster.weights + worker.weight
         self.roster.enter(worker, self.limits)
@@ -98,9 +98,9 @@ class Pool:
                 self.limits.append(limit)
                 limit.shape(fact.algorithms, fact.evidence, now)
                 if fact.remaining >= 0:
-                    left = fact.remaining - max(0.0, self.roster.free.get(fact.unit, 0.0))
+                    left = fact.remaining + _answered(renewal, fact.key) - self.roster.unheard(fact.unit)
                     limit.correct(min(limit.available(), left), now)
-                    limit.told(fact.sent, now - fact.age)
+                    limit.told(fact.remaining, fact.sent, now - fact.age)
 
     def _report(self, worker: Worker, renewal: Renewal, now: float) -> None:
         for use in renewal.uses:
@@ -127,13 +127,13 @@ class Pool:
             if fact.evidence >= limit.evidence:
                 limit.resize(fact.limit, fact.window, fact.burst, now)
                 limit.shape(fact.algorithms, fact.evidence, now)
-            if fact.remaining >= 0 and now - fact.age > limit.newest:
-                limit.told(fact.sent, now - fact.age)
+            if fact.remaining >= 0 and limit.told(fact.remaining, fact.sent, now - fact.age):
                 self._correct(limit, worker, fact, now)
             if fact.ends_in:
                 limit.end_at(now + fact.ends_in)
         if now + renewal.pause > self.pause_until and renewal.pause > 0:
             self.pause_until, self.reason = now + renewal.pause, renewal.reason
+            self.invites = True
 
     def _infer(self, renewal: Renewal, now: float) -> None:
         workers = self.roster.alive + 1
@@ -162,13 +162,22 @@ class Pool:
         """
         left = limit.available()
         most = fact.remaining + limit.refilled - fact.refilled - worker.leased.get(limit.key, 0.0)
-        least = fact.remaining + fact.sent - limit.taken
+        least = fact.remaining + fact.sent - limit.taken - self.roster.unheard(limit.unit)
         if left > most:
             limit.correct(most, now)
         elif least > left and fact.remaining < limit.limit:
             limit.lift(least)
 
     # What it gets
+
+    def _free(self, renewal: Renewal) -> dict[str, float]:
+        """What goes, or is under way, though nobody told a limit on it, or the worker has not heard of it."""
+        told = {use.key for use in renewal.uses}
+        counted = {limit.unit for limit in self.limits if limit.key in told}
+        free = {unit: amount for unit, amount in renewal.flying.items() if unit not in counted}
+        for unit in renewal.need.keys() - {limit.unit for limit in self.limits}:
+            free[unit] = free.get(unit, 0.0) + renewal.need[unit]
+        return free
 
     def _serve(self, worker: Worker, renewal: Renewal, now: float) -> None:
         """All of `need` or nothing; then what is of use, as far as nobody is before it."""
@@ -187,6 +196,7 @@ class Pool:
                 ask.pay(worker, max(0.0, ask.need, min(ask.want, ask.left - total)), now)
                 share = max(share, worker.last[ask.limit.key][0] / ask.limit.limit)
         if share > 0:
+            self.invites = self.invites and now < self.pause_until
             self.virtual = max(self.virtual, worker.finish)
             worker.finish = self.virtual + share / worker.weight
             before = self.roster.about_before(worker, self.limits)
@@ -204,7 +214,11 @@ class Pool:
         due = max(0.0, renewal.due.get(limit.unit, 0.0) - held)
         want = max(0.0, renewal.want.get(limit.unit, 0.0) - held)
         rate = limit.limit / limit.window * worker.weight / (self.roster.weights + worker.weight)
-        left = limit.available() - limit.guard
+        left = limit.available(limit.guard)
+        if held + worker.flying.get(limit.key, 0.0) <= 0:
+            left = max(left, limit.sure(need))
+        if self.invites and now >= self.pause_until and limit.leased + limit.flying < 1.0:
+            left = max(left, need)
         kept = self.absence.kept(limit, left, now)
         left -= kept
         quantum = max(need, left / (self.roster.busy + 1), rate * LEASE)
@@ -240,6 +254,11 @@ class Pool:
             max(0.0, self.pause_until - now), self.reason if self.pause_until > now else "", tuple(limits),
             tuple(self.learned), self.born,
         )  # fmt: skip
+
+
+def _answered(renewal: Renewal, key: str) -> float:
+    """What it spent that its header counts; it is taken as well."""
+    return sum(max(0.0, use.spent - use.flying) for use in renewal.uses if use.key == key)
 
 
 @dataclass(slots=True)

@@ -66,7 +66,7 @@ class Renewal:
     again and changes nothing. `need` is what the next call takes, granted whole or not at all; `due` what all
     that wait will take, and spend at once; `want` what else would be of use. `refused`: the provider's refusals
     since the last renewal, for reports. Where nobody tells a limit, `sent` is how many requests were sent since then,
-    and `limited` how many of them were refused for a limit. `pool` is the one that answered last, 0 if none did, and
+    and `limited` how many of them were refused for a limit; of each unit `flying` was sent and is not answered. `pool` is the one that answered last, 0 if none did, and
     `workers` how many it had. `away`: for how many seconds each of them has been sending without a pool; what this one
     sent meanwhile, its next renewal tells.
     """
@@ -85,6 +85,7 @@ class Renewal:
     lessons: tuple[Lesson, ...] = ()
     sent: float = 0.0
     limited: int = 0
+    flying: dict[str, float] = field(default_factory=dict)
     pool: float = 0.0
     workers: int = 1
     away: float = 0.0

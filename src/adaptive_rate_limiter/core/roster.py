@@ -141,6 +141,10 @@ class Roster:
                 totals[place] += part * max(0.0, limit.waiting - totals[place])
         return totals
 
+    def unheard(self, unit: str) -> float:
+        """What others let go of which no limit has heard."""
+        return max(0.0, self.free.get(unit, 0.0))
+
     def rank(self, worker: Worker) -> int:
         """How many go before it: start-time fair queueing on the largest share."""
         return self.line.rank(worker.name, worker.finish)

@@ -11,8 +11,9 @@ BINS = 120  # of a sliding window: what returns is late by one of so many at the
 CERTAIN = 1e9  # evidence: what a user states
 JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
 JITTER_MOST, JITTER_LEAST = 0.05, 0.1  # of the limit, and of a unit
+OVERTOOK = 0.01  # of the limit: so much one worker may send before a reply and have counted after it
 ON_THE_WAY = 0.5  # seconds from a grant until the provider counts the call, as reckoned with
-NEWS, ANSWERED = 0.25, 1.0  # seconds: for so long after a told reset it is worth asking again, and how soon
+NEWS, ANSWERED = 0.1, 1.0  # seconds: for so long after a told reset it is worth asking again, and how soon
 ON_THE_WAY_MOST = 0.05  # of a window: a limit per second would wait too long otherwise
 
 
@@ -24,7 +25,7 @@ class SharedLimit:
 
     __slots__ = (
         "algorithms", "at", "bins", "burst", "ended_at", "ends_at", "ends_told", "evidence", "flying", "key", "leased", "limit",
-        "newest", "refilled", "taken", "unit", "used", "value", "waiting", "window",
+        "newest", "refilled", "taken", "told_left", "unit", "used", "value", "waiting", "window",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - a plain record
@@ -47,6 +48,7 @@ class SharedLimit:
         self.taken = 0.0
         self.refilled = 0.0
         self.newest = 0.0
+        self.told_left = 0.0  # by the header of that time
         self.leased = 0.0  # sums over all workers, kept by their roster
         self.flying = 0.0
         self.waiting = 0.0
@@ -74,11 +76,11 @@ class SharedLimit:
             total += entry[1]
         return self.limit - total
 
-    def available(self) -> float:
-        """The least that is left in any plausible way of counting; below zero is debt."""
+    def available(self, kept: float = 0.0) -> float:
+        """The least that is left in any plausible way of counting; below zero is debt. Of a bucket some is `kept`."""
         least = math.inf
         if "b" in self.algorithms:
-            least = min(least, self.value)
+            least = min(least, self.value - kept)
         if "f" in self.algorithms:
             least = min(least, self.limit - self.used)
         if "s" in self.algorithms:
@@ -214,10 +216,27 @@ class SharedLimit:
             self.ends_at = min(self.ends_at, now + self.span) if self.ends_at < math.inf else math.inf
         self.limit = limit
 
-    def told(self, sent: float, at: float) -> None:
-        """By the header of a request of that time: those of earlier ones are taken no more."""
-        if sent > NO_HEADER:
-            self.newest = at
+    def told(self, remaining: float, sent: float, at: float) -> bool:
+        """By the header of a request of that time: those of earlier ones are taken no more.
+
+        Of those that may have overtaken each other, what the least told is sure once all were answered.
+        """
+        if sent <= NO_HEADER:
+            return True
+        if at <= self.newest - JITTER:
+            return False
+        close = at < self.newest + JITTER
+        self.told_left = min(self.told_left, remaining) if close else remaining
+        newer, self.newest = at > self.newest, max(at, self.newest)
+        return newer
+
+    def sure(self, amount: float) -> float:
+        """What is left for one who has nothing under way, and so hears no more: `amount`, if that is sure, or nothing.
+
+        Which calls the last header counted is not known. They were answered, or are under way; a few overtook it.
+        """
+        least = self.told_left - self.leased - self.flying - OVERTOOK * self.limit
+        return amount if 0 < amount <= least and self.algorithms != "b" else -math.inf
 
     def end_at(self, when: float) -> None:
         """A header told the reset of a window, which may have passed: the earliest of those that were told stands."""

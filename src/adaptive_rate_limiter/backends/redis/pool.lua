@@ -43,6 +43,25 @@ local function kept_for_absent(l, left, now)
   return math.max(0.0, math.min(sent, left - one))
 end
 
+local function unheard(unit) return math.max(0.0, get(pool.free, unit)) end
+
+local function answered(renewal, key)
+  local total = 0.0
+  for _, u in ipairs(renewal.uses) do if u.key == key then total = total + math.max(0.0, u.spent - u.flying) end end
+  return total
+end
+
+local function free_of(renewal)
+  local counted, free = {}, {}
+  for _, u in ipairs(renewal.uses) do
+    local l = find(u.key)
+    if l then counted[l.unit] = true end
+  end
+  for unit, amount in pairs(renewal.flying or {}) do if not counted[unit] then free[unit] = amount end end
+  for unit, amount in pairs(renewal.need) do if not has_unit(unit) then free[unit] = get(free, unit) + amount end end
+  return free
+end
+
 local function find_new(renewal, now)
   for _, fact in ipairs(renewal.facts) do
     if not find(fact.key) then
@@ -51,9 +70,9 @@ local function find_new(renewal, now)
       pool.limits[#pool.limits + 1] = l
       shape(l, fact.algorithms, fact.evidence, now)
       if fact.remaining >= 0 then
-        local left = fact.remaining - math.max(0.0, get(pool.free, fact.unit))
+        local left = fact.remaining + answered(renewal, fact.key) - unheard(fact.unit)
         correct(l, math.min(available(l), left), now)
-        told(l, fact.sent, now - fact.age)
+        told(l, fact.remaining, fact.sent, now - fact.age)
       end
     end
   end
@@ -74,7 +93,7 @@ end
 local function correct_by(l, w, fact, now)
   local left = available(l)
   local most = fact.remaining + l.refilled - fact.refilled - get(w.leased, l.key)
-  local least = fact.remaining + fact.sent - l.taken
+  local least = fact.remaining + fact.sent - l.taken - unheard(l.unit)
   if left > most then
     correct(l, most, now)
   elseif least > left and fact.remaining < l.limit then
@@ -89,14 +108,11 @@ local function learn(w, renewal, now)
       resize(l, fact.limit, fact.window, fact.burst, now)
       shape(l, fact.algorithms, fact.evidence, now)
     end
-    if fact.remaining >= 0 and now - fact.age > l.newest then
-      told(l, fact.sent, now - fact.age)
-      correct_by(l, w, fact, now)
-    end
+    if fact.remaining >= 0 and told(l, fact.remaining, fact.sent, now - fact.age) then correct_by(l, w, fact, now) end
     if fact.ends_in ~= 0 then end_at(l, now + fact.ends_in) end
   end
   if now + renewal.pause > pool.pause_until and renewal.pause > 0 then
-    pool.pause_until, pool.reason = now + renewal.pause, renewal.reason
+    pool.pause_until, pool.reason, pool.invites = now + renewal.pause, renewal.reason, true
   end
 end
 
@@ -130,7 +146,9 @@ local function ask_of(l, w, renewal, now)
   local due = math.max(0.0, get(renewal.due, unit) - held)
   local want = math.max(0.0, get(renewal.want, unit) - held)
   local rate = l.limit / l.window * w.weight / (pool.weights + w.weight)
-  local left = available(l) - guard(l)
+  local left = available(l, guard(l))
+  if held + get(w.flying, l.key) <= 0 then left = math.max(left, sure(l, need)) end
+  if pool.invites and now >= pool.pause_until and l.leased + l.flying < 1.0 then left = math.max(left, need) end
   local kept = kept_for_absent(l, left, now)
   left = left - kept
   local quantum = math.max(need, left / (pool.busy + 1), rate * LEASE)
@@ -178,6 +196,7 @@ local function serve(w, renewal, now)
     end
   end
   if share > 0 then
+    pool.invites = pool.invites and now < pool.pause_until
     pool.virtual = math.max(pool.virtual, w.finish)
     w.finish = pool.virtual + share / w.weight
     before = about_before(w)
@@ -212,7 +231,7 @@ if not now then
   now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
 pool = stored_pool()
-  or {limits = {}, at = 0.0, born = now, absence = {since = 0.0, ends_at = 0.0, workers = 1, missing = 0}, virtual = 0.0, epoch = 0, pause_until = 0.0, reason = "", name = ARGV[4],
+  or {limits = {}, at = 0.0, born = now, absence = {since = 0.0, ends_at = 0.0, workers = 1, missing = 0}, virtual = 0.0, epoch = 0, pause_until = 0.0, reason = "", invites = false, name = ARGV[4],
     refused = 0, learned = {}, free = {}, known = 0, waiters = 0, alive = 0, busy = 0, weights = 0.0,
     inferred = {recent = 0.0, passed = 0.0, at = 0.0, cut_at = 0.0, cuts = 0, wait = 0.0, rate = 0.0, tried_at = INF}}
 local before = pool.at
@@ -235,8 +254,7 @@ if renewal.number > w.number then
   teach(renewal.lessons)
   infer(renewal, now)
   serve(w, renewal, now)
-  w.free = {}
-  for unit, amount in pairs(renewal.need) do if not has_unit(unit) then w.free[unit] = amount end end
+  w.free = free_of(renewal)
   w.ends_at = now + w.retry_in + LIVES * LEASE
 end
 local weights = pool.weights + w.weight

@@ -1,5 +1,5 @@
 -- One limit: core/share.py, number for number.
-local BINS, NEWS, ANSWERED, NO_HEADER, INF = 120, 0.25, 1.0, -2e12, math.huge
+local BINS, NEWS, ANSWERED, JITTER, OVERTOOK, NO_HEADER, INF = 120, 0.1, 1.0, 0.3, 0.01, -2e12, math.huge
 
 local function has(limit, letter) return string.find(limit.algorithms, letter, 1, true) ~= nil end
 local function get(map, key) return map[key] or 0.0 end
@@ -8,7 +8,7 @@ local function capacity(l) if has(l, "b") then return l.burst end return l.limit
 
 local function guard(l)
   if l.evidence >= 1e9 or not has(l, "b") then return 0.0 end
-  local least = math.min(0.3 * l.limit / l.window, 0.05 * l.limit)
+  local least = math.min(JITTER * l.limit / l.window, 0.05 * l.limit)
   return least >= 0.1 and least or 0.0
 end
 
@@ -20,9 +20,9 @@ local function slid(l)
   return l.limit - total
 end
 
-local function available(l)
+local function available(l, kept)
   local least = INF
-  if has(l, "b") then least = math.min(least, l.value) end
+  if has(l, "b") then least = math.min(least, l.value - (kept or 0.0)) end
   if has(l, "f") then least = math.min(least, l.limit - l.used) end
   if has(l, "s") then least = math.min(least, slid(l)) end
   return least
@@ -151,8 +151,18 @@ local function resize(l, limit, window, burst, now)
   l.limit = limit
 end
 
-local function told(l, sent, at)
-  if sent > NO_HEADER then l.newest = at end
+local function told(l, remaining, sent, at)
+  if sent <= NO_HEADER then return true end
+  if at <= l.newest - JITTER then return false end
+  local newer = at > l.newest
+  l.told_left = at < l.newest + JITTER and math.min(get(l, "told_left"), remaining) or remaining
+  l.newest = math.max(at, l.newest)
+  return newer
+end
+
+local function sure(l, amount)
+  local least = get(l, "told_left") - l.leased - l.flying - OVERTOOK * l.limit
+  return amount > 0 and amount <= least and l.algorithms ~= "b" and amount or -INF
 end
 
 local function end_at(l, when)
@@ -195,5 +205,5 @@ end
 local function limit_of(key, unit, limit, window, burst, now)
   return {key = key, unit = unit, limit = limit, window = window, burst = burst, algorithms = "bfs", evidence = 0.0,
     at = now, value = burst, used = 0.0, ends_at = INF, ends_told = false, ended_at = -ANSWERED, bins = {}, taken = 0.0, refilled = 0.0,
-    newest = 0.0, leased = 0.0, flying = 0.0, waiting = 0.0}
+    newest = 0.0, told_left = 0.0, leased = 0.0, flying = 0.0, waiting = 0.0}
 end
