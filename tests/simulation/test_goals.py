@@ -174,3 +174,22 @@ def test_a_first_header_that_others_blurred_leaves_no_wrong_window_behind(used, 
     assert outcome.bucket.ledger.gauges[0].window == window
     assert outcome.refused == 0
     assert last_of(outcome) <= 1.1 * 2 * window
+
+
+@pytest.mark.parametrize("latency", list(scenarios.LATENCIES))
+@pytest.mark.parametrize("per_minute", [20, 60])
+def test_a_bucket_that_holds_one_unit_is_seen_though_nothing_is_ever_left(per_minute, latency):
+    """Each reply told that none of the limit was left: it was taken for a window, and of 60 calls 25 were lost."""
+    depth = 60.0 / per_minute  # seconds of its refill
+    outcome = run(
+        Provider({"requests": scenarios.limit_of("bucket", per_minute, depth=depth)}),
+        scenarios.requests(60),
+        latency=scenarios.LATENCIES[latency],
+    )
+    assert outcome.lost == 0
+    assert outcome.refused <= 2
+    assert outcome.bucket.ledger.gauges[0].algorithm == "token_bucket"
+    on_its_way = min(
+        1.0, LATENCY[latency]
+    )  # a full bucket refills from when a call is counted, at the latest
+    assert last_of(outcome) <= 60 * (depth + on_its_way) + 6.0
