@@ -193,3 +193,19 @@ def test_a_bucket_that_holds_one_unit_is_seen_though_nothing_is_ever_left(per_mi
         1.0, LATENCY[latency]
     )  # a full bucket refills from when a call is counted, at the latest
     assert last_of(outcome) <= 60 * (depth + on_its_way) + 6.0
+
+
+@pytest.mark.parametrize("whole_seconds", [True, False])
+@pytest.mark.parametrize("per_window", [10, 50])
+@pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
+def test_the_first_call_of_all_tells_how_long_the_window_is_that_it_opened(
+    algorithm, per_window, whole_seconds
+):
+    """A sliding window of ten seconds was taken for a fixed one of a minute: of 400 calls 33 were lost."""
+    limit = scenarios.limit_of(algorithm, per_window, window=10.0)
+    outcome = run(
+        Provider({"requests": limit}, whole_seconds=whole_seconds), scenarios.requests(8 * per_window),
+        latency=lambda rng: rng.uniform(0.2, 0.6),
+    )  # fmt: skip
+    assert outcome.refused == 0
+    assert last_of(outcome) <= 70.0 + 7 * 0.4 + 0.6
