@@ -20,7 +20,7 @@ STRANGERS = (
 PRECISION = 0.03  # of a reset that fits
 OPENED = 0.005  # of a reset that is told by the call that opened its window
 WHOLE = 1.0  # seconds by which a reset may be rounded
-ENOUGH = 10.0  # units: with less used, being cut to a whole number blurs what remains too much
+ENOUGH = 3.0  # units: with less used, cutting what remains to a whole number leaves several windows possible
 WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
 
 

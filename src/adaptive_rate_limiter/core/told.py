@@ -189,11 +189,13 @@ class ToldGauge(Gauge):
         bucket, remaining, reset_after = self.bucket, reading.remaining, reading.reset_after
         if remaining is None or not reset_after:
             return
+        if self.guessed and windows_of_bucket(reading) not in ([], [self.window]):
+            return  # as deep as its limit, and another window, explain it as well
         depth, vote = remaining + reset_after * self.rate, self.depth_vote
         blur = 1 + 0.02 * depth  # remaining is cut to a whole number
         if depth > SHALLOW * self.limit or abs(depth - bucket.burst) <= blur:
             self.depth_vote = None
-        elif vote is None or abs(vote[0] - depth) > blur:
+        elif vote is None or abs(vote[0] - depth) > (0.02 * depth if vote[1] == remaining else blur):
             self.depth_vote = (depth, remaining, now)
         elif abs(vote[1] - remaining) > 0.1 * depth or (now - vote[2]) * self.rate > 2 * blur:
             bucket.deepen(vote[0], now)
