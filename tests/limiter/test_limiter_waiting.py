@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import pickle
+import time
 
 import pytest
 
@@ -261,3 +262,49 @@ def test_a_jump_of_the_wall_clock_changes_nothing(monkeypatch):
 def test_a_fake_clock_that_stands_still_admits_what_is_there_and_no_more():
     limiter = Limiter(quotas={"requests": 3}, clock=FakeClock())
     assert [limiter.try_acquire("m") is not None for _ in range(5)] == [True, True, True, False, False]
+
+
+def work(seconds):
+    """Take so much of the processor, however busy the machine is."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+async def test_calls_that_are_let_go_together_do_not_take_every_step_together(clock, turn):
+    """Hundreds of them did: the first request was written when the last one was, and so it was at each turn of a window."""
+    limiter = Limiter(quotas=Quota("requests", 60, algorithm="fixed_window"), clock=clock)
+    woken, sent = [], []
+
+    async def call(index):
+        (await limiter.aacquire("m")).settle()
+        woken.append(index)
+        for _ in range(3):  # as many steps as it takes to build a request
+            work(0.003)
+            await asyncio.sleep(0)
+        sent.append(len(woken))
+
+    for _ in range(60):
+        (await limiter.aacquire("m")).settle()
+    tasks = [asyncio.ensure_future(call(index)) for index in range(60)]
+    await turn()
+    clock.advance(60.0)
+    await asyncio.gather(*tasks)
+    assert woken == list(range(60))
+    assert sent[0] <= 15
+    assert sent[30] <= 45
+
+
+async def test_the_rest_of_those_let_go_together_are_woken_if_some_have_left(clock, turn):
+    limiter = Limiter(quotas=Quota("requests", 60, algorithm="fixed_window"), clock=clock)
+    for _ in range(60):
+        (await limiter.aacquire("m")).settle()
+    tasks = [asyncio.ensure_future(limiter.aacquire("m")) for _ in range(60)]
+    await turn()
+    clock.advance(60.0)  # they are woken in the next round
+    for task in tasks[:50]:
+        task.cancel()
+    await turn()
+    assert all(task.cancelled() for task in tasks[:50])
+    assert all(task.done() for task in tasks)
+    assert limiter.snapshot().buckets[0].limits[0].remaining == 50

@@ -174,3 +174,50 @@ def test_a_first_header_that_others_blurred_leaves_no_wrong_window_behind(used, 
     assert outcome.bucket.ledger.gauges[0].window == window
     assert outcome.refused == 0
     assert last_of(outcome) <= 1.1 * 2 * window
+
+
+@pytest.mark.parametrize("latency", list(scenarios.LATENCIES))
+@pytest.mark.parametrize("per_minute", [20, 60])
+def test_a_bucket_that_holds_one_unit_is_seen_though_nothing_is_ever_left(per_minute, latency):
+    """Each reply told that none of the limit was left: it was taken for a window, and of 60 calls 25 were lost."""
+    depth = 60.0 / per_minute  # seconds of its refill
+    outcome = run(
+        Provider({"requests": scenarios.limit_of("bucket", per_minute, depth=depth)}),
+        scenarios.requests(60),
+        latency=scenarios.LATENCIES[latency],
+    )
+    assert outcome.lost == 0
+    assert outcome.refused <= 2
+    assert outcome.bucket.ledger.gauges[0].algorithm == "token_bucket"
+    # A full bucket refills from when a call is counted, at the latest; and it takes a few replies to find it out.
+    on_its_way = min(1.0, LATENCY[latency])
+    assert last_of(outcome) <= 60 * (depth + on_its_way) + 6.0 + 2 * LATENCY[latency]
+
+
+@pytest.mark.parametrize("whole_seconds", [True, False])
+@pytest.mark.parametrize("per_window", [10, 50])
+@pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
+def test_the_first_call_of_all_tells_how_long_the_window_is_that_it_opened(
+    algorithm, per_window, whole_seconds
+):
+    """A sliding window of ten seconds was taken for a fixed one of a minute: of 400 calls 33 were lost."""
+    limit = scenarios.limit_of(algorithm, per_window, window=10.0)
+    outcome = run(
+        Provider({"requests": limit}, whole_seconds=whole_seconds), scenarios.requests(8 * per_window),
+        latency=lambda rng: rng.uniform(0.2, 0.6),
+    )  # fmt: skip
+    assert outcome.refused == 0
+    assert last_of(outcome) <= 70.0 + 7 * 0.4 + 0.6
+
+
+@pytest.mark.parametrize("window", [1.0, 10.0])
+def test_a_bucket_of_ten_seconds_with_a_small_limit_is_not_taken_for_a_shallow_one(window):
+    """What remained, cut to whole numbers, fitted no window well, and a depth by chance: 32 calls of 80 were refused."""
+    outcome = run(
+        Provider({"requests": TokenBucket(10, window)}),
+        scenarios.requests(80),
+        latency=lambda rng: rng.uniform(0.2, 0.6),
+    )
+    assert outcome.refused == 0
+    assert outcome.bucket.ledger.gauges[0].window == window
+    assert last_of(outcome) <= 7 * window + 2.5

@@ -18,8 +18,9 @@ STRANGERS = (
     0.3  # of the limit: the mean of what others take unseen; to take more is less likely, exponentially
 )
 PRECISION = 0.03  # of a reset that fits
+OPENED = 0.005  # of a reset that is told by the call that opened its window
 WHOLE = 1.0  # seconds by which a reset may be rounded
-ENOUGH = 10.0  # units: with less used, being cut to a whole number blurs what remains too much
+ENOUGH = 3.0  # units: with less used, cutting what remains to a whole number leaves several windows possible
 WINDOWS = (1.0, 10.0, 60.0, 300.0, 3600.0, 86400.0, 2592000.0)  # what providers count in
 
 
@@ -169,6 +170,19 @@ def least_window(reading: QuotaReading, window: float) -> float:
     if reading.window is not None or reset_after <= window * (1 + PRECISION) + WHOLE:
         return window
     return next((each for each in WINDOWS if reset_after <= each * (1 + PRECISION) + WHOLE), window)
+
+
+def opened_window(reading: QuotaReading, spent: float) -> float | None:
+    """The window, other than a bucket's, that we opened: its first reset tells its length. `spent`: ours until then.
+
+    Where no more is used than that, nobody else was here.
+    """
+    limit, remaining, reset_after = reading.limit, reading.remaining, reading.reset_after
+    if not limit or remaining is None or not reset_after or not 0 < limit - remaining <= spent:
+        return None
+    if reset_after <= WHOLE or betrayed_window(reading) is not None:  # any may be as short, rounded up
+        return None
+    return next((each for each in WINDOWS if abs(reset_after / each - 1) < OPENED), None)
 
 
 def windows_of_bucket(reading: QuotaReading) -> list[float]:

@@ -78,11 +78,8 @@ class Ledger:
             self.on_the_way.append(hold)
         return hold
 
-    def spent_since(self, hold: Hold, gauge: ToldGauge) -> float:
-        """What was reserved of the gauge's unit after `hold`; of holds that are long gone, at least."""
-        unit = gauge.unit
-        if gauge.place < len(hold.marks):
-            return self.spent[unit] - hold.marks[gauge.place][0]
+    def reserved_after(self, hold: Hold, unit: str) -> float:
+        """What was reserved of `unit` since; after a hold that is long gone, at least."""
         return math.fsum(later.cost.get(unit, 0.0) for later in self.remembered() if later.seq > hold.seq)
 
     def remembered(self) -> list[Hold]:
@@ -277,9 +274,12 @@ class Ledger:
         return at_ease
 
     def _shot(self, gauge: ToldGauge, reading: QuotaReading, hold: Hold, now: float) -> Shot:
-        unit, place = gauge.unit, gauge.place
-        ahead, returned, unread = hold.marks[place][1:] if place < len(hold.marks) else (0.0, 0.0, 0.0)
-        since = self.spent_since(hold, gauge)
+        unit = gauge.unit
+        if gauge.place < len(hold.marks):
+            spent, ahead, returned, unread = hold.marks[gauge.place]
+            since = self.spent[unit] - spent
+        else:  # it was told for the first time when the call was under way
+            since, ahead, returned, unread = self.reserved_after(hold, unit), 0.0, 0.0, 0.0
         return Shot(
             reading,
             hold.seq > gauge.newest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.evidence import least_window
+from adaptive_rate_limiter.core.evidence import least_window, opened_window
 from adaptive_rate_limiter.core.hold import Hold, HoldState
 from adaptive_rate_limiter.core.quota import CONCURRENT_REQUESTS
 from adaptive_rate_limiter.core.told import ToldGauge
@@ -50,7 +50,9 @@ def _new_gauge(ledger: Ledger, reading: QuotaReading, hold: Hold, now: float) ->
     limit = reading.limit or reading.remaining or 0.0
     if limit < TINY or reading.unit == CONCURRENT_REQUESTS or len(ledger.told) >= MOST_TOLD:
         return None
-    window = reading.window or least_window(reading, MINUTE)
+    sent_since = ledger.reserved_after(hold, reading.unit)
+    opened = opened_window(reading, ledger.spent[reading.unit] - sent_since)
+    window = reading.window or opened or least_window(reading, MINUTE)
     lately = [past for past in ledger.remembered() if past.at > now - window and reading.unit in past.cost]
     since = lately[0].at if lately else now
     gauge = ToldGauge(reading, limit, window, since, len(ledger.told))
@@ -64,7 +66,6 @@ def _new_gauge(ledger: Ledger, reading: QuotaReading, hold: Hold, now: float) ->
                     ledger.on_the_way.append(past)
                 gauge.depart(past.cost[reading.unit])
     if reading.remaining is not None:
-        sent_since = ledger.spent_since(hold, gauge)
         if limit - reading.remaining <= gauge.fixed.taken:  # no more than our own: nobody else was here
             sent_since -= ledger.overtaking(hold, reading.unit)
         sure = reading.remaining - min(sent_since, gauge.in_flight)

@@ -81,7 +81,9 @@ class ToldGauge(Gauge):
         self.guard = _guard(limit, window)
         self.floor_share = 0.0
         self.floor_at = 0.0
-        self.depth_vote: tuple[float, float] | None = None  # another depth, and remaining when it was told
+        self.depth_vote: tuple[float, float, float] | None = (
+            None  # another depth, what remained then, and when
+        )
         self.vote: tuple[float, float | None] | None = None  # another window that the last reading told
         self.window_end: tuple[float, float] | None = None  # earliest and latest instant told for it
         self.promise: tuple[float, float] | None = (
@@ -193,18 +195,22 @@ class ToldGauge(Gauge):
     def _fit_depth(self, reading: QuotaReading, now: float) -> None:
         """A bucket that is full after `reset` holds what is there and what flows in until then.
 
-        Where that is less than the limit, and the same at different levels, the bucket is less deep.
+        Where that is less than the limit, and the same at different levels, the bucket is less deep. One that holds
+        a unit is never seen at different levels: it tells the same again later, when a window would end sooner.
         """
         bucket, remaining, reset_after = self.bucket, reading.remaining, reading.reset_after
         if remaining is None or not reset_after:
             return
-        depth = remaining + reset_after * self.rate
-        if depth > SHALLOW * self.limit or abs(depth - bucket.burst) <= 1 + 0.02 * depth:
+        if self.guessed and windows_of_bucket(reading) not in ([], [self.window]):
+            return  # as deep as its limit, and another window, explain it as well
+        depth, vote = remaining + reset_after * self.rate, self.depth_vote
+        blur = 1 + 0.02 * depth  # remaining is cut to a whole number
+        if depth > SHALLOW * self.limit or abs(depth - bucket.burst) <= blur:
             self.depth_vote = None
-        elif self.depth_vote is None or abs(self.depth_vote[0] - depth) > 1 + 0.02 * depth:
-            self.depth_vote = (depth, remaining)
-        elif abs(self.depth_vote[1] - remaining) > 0.1 * depth:
-            bucket.deepen(self.depth_vote[0], now)
+        elif vote is None or abs(vote[0] - depth) > (0.02 * depth if vote[1] == remaining else blur):
+            self.depth_vote = (depth, remaining, now)
+        elif abs(vote[1] - remaining) > 0.1 * depth or (now - vote[2]) * self.rate > 2 * blur:
+            bucket.deepen(vote[0], now)
             self.scores[0] = max(self.scores)  # it was judged by another depth
             self.depth_vote = None
             self._choose()
