@@ -308,3 +308,54 @@ async def test_the_rest_of_those_let_go_together_are_woken_if_some_have_left(clo
     assert all(task.cancelled() for task in tasks[:50])
     assert all(task.done() for task in tasks)
     assert limiter.snapshot().buckets[0].limits[0].remaining == 50
+
+
+async def test_calls_that_are_let_go_a_few_at_a_time_stand_in_one_line(clock, turn):
+    """A sliding window gives back a few each time. Where each few began anew, none was written until all had begun."""
+    limiter = Limiter(quotas=Quota("requests", 60, algorithm="sliding_window"), clock=clock)
+    woken, sent = [], []
+
+    async def call(index):
+        (await limiter.aacquire("m")).settle()
+        woken.append(index)
+        for _ in range(3):
+            work(0.003)
+            await asyncio.sleep(0)
+        sent.append(len(woken))
+
+    for _ in range(10):
+        for _ in range(6):
+            (await limiter.aacquire("m")).settle()
+        clock.advance(1.0)
+    tasks = [asyncio.ensure_future(call(index)) for index in range(60)]
+    await turn()
+    clock.advance(60.0)  # ten timers, before the loop has its next round
+    await asyncio.gather(*tasks)
+    assert sent[0] <= 15
+    assert sent[30] <= 45
+
+
+def test_who_was_woken_in_a_loop_that_then_stood_still_goes_when_it_runs_again(clock):
+    limiter = Limiter(quotas=Quota("requests", 60, algorithm="fixed_window"), clock=clock)
+
+    async def use_up():
+        for _ in range(60):
+            (await limiter.aacquire("m")).settle()
+
+    async def line_up():
+        tasks = [asyncio.ensure_future(limiter.aacquire("m")) for _ in range(30)]
+        await asyncio.sleep(0)
+        return tasks
+
+    async def end(tasks):
+        return await asyncio.gather(*tasks)
+
+    one, two = asyncio.new_event_loop(), asyncio.new_event_loop()
+    one.run_until_complete(use_up())
+    first, second = one.run_until_complete(line_up()), two.run_until_complete(line_up())
+    clock.advance(60.0)
+    two.run_until_complete(asyncio.sleep(0))
+    one.run_until_complete(asyncio.sleep(0))
+    assert len(two.run_until_complete(end(second))) == len(one.run_until_complete(end(first))) == 30
+    one.close()
+    two.close()

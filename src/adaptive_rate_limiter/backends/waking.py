@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from time import thread_time
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import ref
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.queue import Call
@@ -57,7 +58,7 @@ def wake(calls: list[Call]) -> list[Call]:
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> bool:
-    wakers: deque[LoopWaker] = deque(call.wake for call in calls)
+    wakers: list[LoopWaker] = [call.wake for call in calls]
     if asyncio._get_running_loop() is loop:  # noqa: SLF001 - documented, and it does not raise where there is none
         _wake_in_loop(loop, wakers)
         return True
@@ -68,24 +69,54 @@ def _hand_over(loop: asyncio.AbstractEventLoop, calls: list[Call]) -> bool:
     return True
 
 
-def _wake_in_loop(
-    loop: asyncio.AbstractEventLoop,
-    wakers: deque[LoopWaker],
-    most: int = AT_ONCE,
-    since: float | None = None,
-) -> None:
-    """Wake `most` of them, and the others in the next rounds of the loop: more where calls cost little, else one each.
+class _Rounds:
+    """Wakes those of one event loop: few in each round of it, one in each while calls cost much.
 
     Woken together, hundreds would take each step towards their requests together: the first would be written when
     the last is, and all replies read after that.
     """
-    if since is not None:
-        most = most * FASTER if thread_time() - since < most * CHEAP else 1
-    left = most
-    while wakers and left:
-        waker = wakers.popleft()
-        if not waker.done():
-            waker.set_result(None)
-            left -= 1
-    if wakers:
-        loop.call_soon(_wake_in_loop, loop, wakers, most, thread_time())
+
+    __slots__ = ("_most", "_under_way", "_wakers", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = ref(loop)
+        self._wakers: deque[LoopWaker] = deque()
+        self._most = AT_ONCE
+        self._under_way = False
+
+    def wake(self, loop: asyncio.AbstractEventLoop, wakers: list[LoopWaker]) -> None:
+        self._wakers.extend(wakers)
+        if not self._under_way:
+            self._under_way = True
+            self._wake(loop)
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        left = self._most
+        while self._wakers and left:
+            waker = self._wakers.popleft()
+            if not waker.done():
+                waker.set_result(None)
+                left -= 1
+        loop.call_soon(self._next, loop, thread_time())
+
+    def _next(self, loop: asyncio.AbstractEventLoop, since: float) -> None:
+        cheap = thread_time() - since < self._most * CHEAP
+        if cheap and not self._wakers:
+            self._most, self._under_way = AT_ONCE, False
+            return
+        self._most = self._most * FASTER if cheap else 1
+        self._wake(loop)
+
+
+class _Latest(threading.local):
+    rounds: _Rounds | None = None  # of the loop that runs in this thread, or ran last
+
+
+_latest = _Latest()
+
+
+def _wake_in_loop(loop: asyncio.AbstractEventLoop, wakers: list[LoopWaker]) -> None:
+    rounds = _latest.rounds
+    if rounds is None or rounds.loop() is not loop:  # what another loop has begun, it ends when it runs again
+        rounds = _latest.rounds = _Rounds(loop)
+    rounds.wake(loop, wakers)
