@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.gauge import Gauge
@@ -50,7 +49,7 @@ class Headroom(Gauge):
         if told.readings > 1:
             # It follows the likeliest way of counting. The told one waits for all that are plausible, as long as
             # a window at times: to wait so long for what is not even needed would be too much.
-            likeliest = max(zip(told.scores, told.models, strict=True), key=itemgetter(0))[1]
+            likeliest = told.models[told.contest.likeliest]
             self.active = (told.bucket, pace) if likeliest is told.bucket else (likeliest,)
         self.peak = min(told.capacity, max(self.peak, told.available(now) + told.floor(now)))
 

@@ -10,10 +10,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from adaptive_rate_limiter.core.contest import LETTERS
 from adaptive_rate_limiter.core.due import SOONEST, STEADY, TINY, due_at, is_idle
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.inferred import INFERRED
-from adaptive_rate_limiter.core.leased_gauge import HUGE, LETTERS, SPARE, Gate, LeaseGauge
+from adaptive_rate_limiter.core.leased_gauge import HUGE, SPARE, Gate, LeaseGauge
 from adaptive_rate_limiter.core.leased_ledger import LeasedLedger
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.pool import LEASE, LIVES

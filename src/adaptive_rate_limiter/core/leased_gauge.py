@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.core.contest import LETTERS, Contest
 from adaptive_rate_limiter.core.evidence import grain_of
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.levels import BucketLevel
@@ -14,7 +15,8 @@ from adaptive_rate_limiter.core.pool import LEASE, Fact, Granted, Use
 from adaptive_rate_limiter.core.quota import REQUESTS
 from adaptive_rate_limiter.core.renewal import NO_HEADER
 from adaptive_rate_limiter.core.share import CERTAIN
-from adaptive_rate_limiter.core.told import WORST, ToldGauge
+from adaptive_rate_limiter.core.told import ToldGauge
+from adaptive_rate_limiter.core.votes import WindowVote
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.hold import Hold
@@ -26,7 +28,6 @@ DOUBTFUL = 0.1  # of a reading: one that speaks for no bucket
 SURER = 2.0  # times the evidence that the pool has: worth telling, though it is for the same
 MARKS = 256  # grants remembered, for headers of requests that were sent after them
 HUGE = 1e12  # more than any amount
-LETTERS = {"token_bucket": "b", "fixed_window": "f", "sliding_window": "s"}
 
 
 class LeaseGauge(Gauge):
@@ -267,7 +268,7 @@ class LeaseGauge(Gauge):
             return LETTERS[shape.algorithm]
         return "".join(
             letter
-            for letter, level in zip("bfs", shape.models, strict=True)
+            for letter, level in zip(LETTERS.values(), shape.models, strict=True)
             if any(level is other for other in shape.active)
         )
 
@@ -280,13 +281,15 @@ class LeaseGauge(Gauge):
             return
         for level in shape.models:
             level.resize(grant.limit, grant.window, now)
-        shape.guessed = shape.guessed and grant.window == shape.window
-        shape.limit, shape.window, shape.vote = grant.limit, grant.window, None
+        shape.window_vote = WindowVote(guessed=shape.guessed and grant.window == shape.window)
+        shape.limit, shape.window = grant.limit, grant.window
         self.taught = shape.readings
         shape.follow(shape.models)
-        shape.scores = [0.0 if letter in grant.algorithms else WORST for letter in "bfs"]
+        shape.contest = Contest.decided(grant.algorithms)
         shape.active = tuple(
-            level for letter, level in zip("bfs", shape.models, strict=True) if letter in grant.algorithms
+            level
+            for letter, level in zip(LETTERS.values(), shape.models, strict=True)
+            if letter in grant.algorithms
         )
 
     def granted(self, grant: Granted, now: float) -> None:

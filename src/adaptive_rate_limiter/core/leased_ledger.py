@@ -8,7 +8,7 @@ from adaptive_rate_limiter.core.evidence import Shot, fit_of_reset
 from adaptive_rate_limiter.core.leased_gauge import LeaseGauge
 from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.core.quota import REQUESTS
-from adaptive_rate_limiter.core.told import MEMORY, WORST, ToldGauge
+from adaptive_rate_limiter.core.told import ToldGauge
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.hold import Hold, HoldState
@@ -36,7 +36,7 @@ class LeasedLedger(Ledger):
         return given
 
     def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> bool:
-        judged = [(told, told.scores, told.active, told.jumps, told.followed) for told in self.told]
+        judged = {told: (told.contest.copy(), told.active, told.followed) for told in self.told}
         at_ease = super().read(readings, hold, now)
         if any(isinstance(gauge, ToldGauge) for gauge in self.gauges):
             shared = (self.lease.shared(gauge, hold) for gauge in self.gauges)
@@ -46,10 +46,9 @@ class LeasedLedger(Ledger):
                 continue
             reading = next((reading for reading in readings if told.tells(reading)), None)
             if reading is not None and self.lease.workers > 1:
-                for same, scores, active, jumps, followed in judged:
-                    if same is told:
-                        told.scores, told.active, told.jumps = scores, active, jumps
-                        told.follow(followed)
+                if told in judged:
+                    told.contest, told.active, followed = judged[told]
+                    told.follow(followed)
                 _weigh_reset(told, reading, hold, now)
             for gauge in self.gauges:
                 if reading is not None and isinstance(gauge, LeaseGauge) and gauge.shape is told:
@@ -77,10 +76,5 @@ def _weigh_reset(told: ToldGauge, reading: QuotaReading, hold: Hold, now: float)
         now=now,
     )
     bucket, fixed, sliding = fit_of_reset(told, shot, reading.reset_after)
-    marks = (bucket, fixed, max(fixed, sliding))
-    top = max(marks)
-    if top > min(marks):
-        told.scores = [
-            max(WORST, MEMORY * score + mark - top) for score, mark in zip(told.scores, marks, strict=True)
-        ]
-        told._choose()  # noqa: SLF001 - the gauge's own rule of what is plausible
+    if told.contest.judge((bucket, fixed, max(fixed, sliding))):
+        told.choose()

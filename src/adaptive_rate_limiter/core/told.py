@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from adaptive_rate_limiter.core.contest import Contest
 from adaptive_rate_limiter.core.evidence import (
     ARRIVAL,
     WHOLE,
     Shot,
-    betrayed_window,
     fit_of_level,
     fit_of_reset,
     least_window,
@@ -24,6 +24,7 @@ from adaptive_rate_limiter.core.evidence import (
 from adaptive_rate_limiter.core.gauge import NAMES, Gauge
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.quota import REQUESTS
+from adaptive_rate_limiter.core.votes import SHALLOW, DepthVote, WindowVote
 from adaptive_rate_limiter.core.windows import SlidingLevel, WindowLevel
 
 if TYPE_CHECKING:
@@ -37,27 +38,20 @@ UP_GAIN = 0.1  # share of a told surplus that is believed at once; measured in a
 JITTER = 0.3  # seconds by which one send may overtake the one before it on its way
 LEAST_FLOOR = 0.1  # of a unit: less is no protection, and would keep the last whole one of a small limit
 FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the same simulation
-MARGIN = 2.4  # score by which a way of counting must fall behind the best to be set aside
-HOPELESS = 9.0  # score by which the others must be behind a bucket to be followed no longer
-TOO_LOW = -1.0  # mark of a way of counting that foresaw far less than was told
-JUMPS = 2.5  # such headers of late before a window counts as fixed
 SURE_AFTER = 64  # readings: from then on not all are weighed where only a bucket is plausible, nor any read
-SHALLOW = 0.9  # of its limit: a bucket that holds less
 LATE = 0.5  # of a window: by how much a retry-after must contradict a way of counting to speak against it
 WHOLE_MAX = 0.1  # of a window: a limit per second would wait for three otherwise
 HALF = 0.5  # where more than this part of the limit is left, but for
 LOOK_AGAIN = 8  # one in so many, since providers change
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
-MEMORY = 0.95  # weight of the past score at each reading
-WORST = -12.0
 
 
 class ToldGauge(Gauge):
     """One limit on one unit, as one header of each reply tells it."""
 
     __slots__ = (
-        "bucket", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "guessed", "in_flight", "jumps", "lows", "newest", "place", "promise",
-        "readings", "scope", "scores", "sliding", "told_by", "unread", "vote", "window_end",
+        "bucket", "contest", "depth_vote", "fixed", "floor_at", "floor_share", "guard", "in_flight", "lows", "newest", "place", "promise",
+        "readings", "scope", "sliding", "told_by", "unread", "window_end", "window_vote",
     )  # fmt: skip
 
     def __init__(
@@ -69,22 +63,17 @@ class ToldGauge(Gauge):
         super().__init__(reading.unit, limit, window, (self.bucket, self.fixed, self.sliding), "told")
         self.scope = reading.scope
         self.place = place  # among those that headers tell
-        self.scores = [0.0, 0.0, 0.0]
+        self.contest = Contest()
+        self.window_vote, self.depth_vote = WindowVote(), DepthVote()
         self.newest = -1  # sequence number of the latest send whose header was taken
         self.told_by = -1  # of the send whose header is being taken
         self.lows = [math.inf] * 3  # per model: least remaining told, less its refill
         self.in_flight = 0.0  # reserved, and maybe in no header yet
         self.unread = 0.0  # of calls that came to their end without one
         self.readings = 0
-        self.guessed = True  # the window: no reset has betrayed it yet
-        self.jumps = 0.0  # headers of late with more than a sliding window would have left, as after a turn
         self.guard = _guard(limit, window)
         self.floor_share = 0.0
         self.floor_at = 0.0
-        self.depth_vote: tuple[float, float, float] | None = (
-            None  # another depth, what remained then, and when
-        )
-        self.vote: tuple[float, float | None] | None = None  # another window that the last reading told
         self.window_end: tuple[float, float] | None = None  # earliest and latest instant told for it
         self.promise: tuple[float, float] | None = (
             None  # when its reset has passed, and what is there at the least
@@ -92,8 +81,7 @@ class ToldGauge(Gauge):
 
     @property
     def algorithm(self) -> str:
-        best = max(range(3), key=self.scores.__getitem__)
-        return NAMES[type(self.models[best])]
+        return NAMES[type(self.models[self.contest.likeliest])]
 
     def floor(self, now: float) -> float:
         """What is kept back: for a bucket, what flows in within the jitter of sends; and for strangers on the
@@ -184,7 +172,10 @@ class ToldGauge(Gauge):
         limit = reading.limit or self.limit
         if reading.limit is None and reading.remaining is not None:
             limit = max(limit, reading.remaining)
-        window = self._window_by_vote(reading) if doubtful else self.window
+        window = self.window
+        if doubtful:
+            may_be_bucket = self.bucket in self.active or self.readings <= FIRST_READINGS
+            window = self.window_vote.window(reading, self.limit, window, may_be_bucket=may_be_bucket)
         window = least_window(reading, window)
         if abs(limit - self.limit) > 0.001 * self.limit or window != self.window:
             for level in self.models:
@@ -193,55 +184,18 @@ class ToldGauge(Gauge):
             self.guard = _guard(limit, window)
 
     def _fit_depth(self, reading: QuotaReading, now: float) -> None:
-        """A bucket that is full after `reset` holds what is there and what flows in until then.
-
-        Where that is less than the limit, and the same at different levels, the bucket is less deep. One that holds
-        a unit is never seen at different levels: it tells the same again later, when a window would end sooner.
-        """
-        bucket, remaining, reset_after = self.bucket, reading.remaining, reading.reset_after
-        if remaining is None or not reset_after:
-            return
         if self.guessed and windows_of_bucket(reading) not in ([], [self.window]):
             return  # as deep as its limit, and another window, explain it as well
-        depth, vote = remaining + reset_after * self.rate, self.depth_vote
-        blur = 1 + 0.02 * depth  # remaining is cut to a whole number
-        if depth > SHALLOW * self.limit or abs(depth - bucket.burst) <= blur:
-            self.depth_vote = None
-        elif vote is None or abs(vote[0] - depth) > (0.02 * depth if vote[1] == remaining else blur):
-            self.depth_vote = (depth, remaining, now)
-        elif abs(vote[1] - remaining) > 0.1 * depth or (now - vote[2]) * self.rate > 2 * blur:
-            bucket.deepen(vote[0], now)
-            self.scores[0] = max(self.scores)  # it was judged by another depth
-            self.depth_vote = None
-            self._choose()
+        depth = self.depth_vote.depth(reading, self.limit, self.rate, self.bucket.burst, now)
+        if depth is not None:
+            self.bucket.deepen(depth, now)
+            self.contest.forgive_bucket()
+            self.choose()
 
-    def _window_by_vote(self, reading: QuotaReading) -> float:
-        """Another window, once readings at different levels agree on it: one may come out so by chance.
-
-        The arithmetic holds for buckets: where this is none it finds a window in time by chance.
-        """
-        plausible = self.bucket in self.active or self.readings <= FIRST_READINGS
-        betrayed = betrayed_window(reading) if plausible else None
-        window = betrayed or reading.window
-        if betrayed is None and plausible and not self.guessed and self.window in windows_of_bucket(reading):
-            return self.window  # it fits, too blurred to betray it
-        if window is None or window == self.window:
-            self.guessed = self.guessed and betrayed is None
-            self.vote = None
-            return self.window
-        if self.vote is None or self.vote[0] != window:
-            self.vote = (window, reading.remaining)
-        elif self._far_apart(self.vote[1], reading.remaining):
-            self.vote, self.guessed = None, betrayed is None
-            return window
-        return self.window
-
-    def _far_apart(self, before: float | None, after: float | None) -> bool:
-        """A bucket betrays the same window however much is used; any other reset only for a moment."""
-        if before is None or after is None:
-            return before is after
-        low, high = sorted((self.limit - before, self.limit - after))
-        return high >= 1.5 * low and high - low >= 2  # noqa: PLR2004 - beyond what rounding does
+    @property
+    def guessed(self) -> bool:
+        """Its window: no reset has betrayed it yet."""
+        return self.window_vote.guessed
 
     def _changes(self, shot: Shot) -> tuple[float, float, float]:
         """By how much each model has grown from the send until now, as far as we know."""
@@ -337,34 +291,19 @@ class ToldGauge(Gauge):
             0.0 if over and level is self.fixed else fit_of_level(level, shot, change)
             for level, change in zip(self.models, changes, strict=True)
         ]
-        jumped = marks[1] == 0.0 and marks[2] <= TOO_LOW  # before the resets speak
-        if jumped:
-            self.jumps += JUMPS if unforeseen(self.sliding, shot) > HALF * self.limit else 1.0
-        else:
-            self.jumps *= 0.98
+        # Before the resets speak.
+        self.contest.look_for_turn(marks, whole=unforeseen(self.sliding, shot) > HALF * self.limit)
         if shot.reading.reset_after is not None:
             resets = fit_of_reset(self, shot, shot.reading.reset_after)
             marks = [mark + reset for mark, reset in zip(marks, resets, strict=True)]
-        top = max(marks)
-        if top == min(marks):
-            return  # it speaks for none, and what was learned stands
-        self.scores = [
-            max(WORST, MEMORY * score + mark - top) for score, mark in zip(self.scores, marks, strict=True)
-        ]
-        self._choose()
+        if self.contest.judge(marks):
+            self.choose()
 
-    def _choose(self) -> None:
-        """Those that are not far behind; and a sliding window for as long as a fixed one has not shown itself.
-
-        Both tell the same until a window turns. To take a fixed one for sliding costs a moment, the reverse a
-        burst of refusals: what tells them apart is that all comes back at once, again and again.
-        """
-        best = max(self.scores)
-        chosen = [score >= best - MARGIN for score in self.scores]
-        if chosen[1] and self.jumps < JUMPS:
-            chosen[2] = True
-        self.active = tuple(level for level, take in zip(self.models, chosen, strict=True) if take)
-        if self.readings > SURE_AFTER and self.scores[0] - max(self.scores[1:]) >= HOPELESS:
+    def choose(self) -> None:
+        """From now on those are believed that are plausible by what was told so far."""
+        plausible = self.contest.plausible
+        self.active = tuple(level for level, take in zip(self.models, plausible, strict=True) if take)
+        if self.readings > SURE_AFTER and self.contest.is_bucket:
             self.follow(self.models[:1])
             self.lows[1:] = [math.inf, math.inf]
 
@@ -373,8 +312,8 @@ class ToldGauge(Gauge):
         self.follow(self.models)
         excess = min(level.available(now) for level in self.active) - amount
         if excess > 0 and self.sliding.available(now) < amount:
-            self.jumps = 0.0  # a sliding window foresaw it
-            self._choose()
+            self.contest.jumps = 0.0  # a sliding window foresaw it
+            self.choose()
         elif excess > 0:
             self._strangers(excess + amount, now)
         if retry_after:
@@ -385,10 +324,8 @@ class ToldGauge(Gauge):
         """A way of counting that has nothing until long after the provider says to come again is hardly it."""
         late = [level.ready_at(amount, now) > retry_at + LATE * self.window for level in self.models]
         if any(late) and not all(late):
-            self.scores = [
-                max(WORST, score - MARGIN / 2 * worse) for score, worse in zip(self.scores, late, strict=True)
-            ]
-            self._choose()
+            self.contest.doubt(late)
+            self.choose()
 
     def _set_window_end(self, reset_after: float, remaining: float, sent_at: float, now: float) -> None:
         # Whole seconds may have been cut, or rounded up: an end that is taken too early costs a burst of refusals.
