@@ -60,7 +60,8 @@ class RateLimitInfo:
     """A response's limits: `quotas` and `refusal` in full, and the common four figures by name.
 
     `rpm_*` are the requests and `tpm_*` the tokens figures of the shortest window told; resets are absolute
-    Unix seconds, `retry_after` is seconds. None means that the response did not say.
+    Unix seconds, `retry_after` is seconds. `processing`: seconds that the provider worked on the call. None means
+    that the response did not say.
     """
 
     rpm_remaining: int | None = None
@@ -74,3 +75,4 @@ class RateLimitInfo:
     timestamp: float = field(default_factory=time.time)
     quotas: tuple[QuotaReading, ...] = ()
     refusal: Refusal | None = None
+    processing: float | None = None

@@ -216,7 +216,7 @@ REAL = [
 def sane(info):
     """Every figure is finite, not negative, and of a size that a limit can have."""
     assert isinstance(info, RateLimitInfo)
-    waits = [info.retry_after]
+    waits = [info.retry_after, info.processing]
     if info.refusal is not None:
         assert isinstance(info.refusal, Refusal)
         waits.append(info.refusal.retry_after)

@@ -49,6 +49,26 @@ def test_a_refusal_fills_retry_after():
     assert (info.retry_after, info.is_rate_limited) == (7, True)
 
 
+@pytest.mark.parametrize("headers", [HEADERS, {}])
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("350", 0.35),
+        ("0", 0.0),
+        ("12.5", 0.0125),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("nan", None),
+        ("1e400", None),
+    ],
+)
+@pytest.mark.parametrize("name", ["openai-processing-ms", "X-Envoy-Upstream-Service-Time"])
+def test_how_long_the_provider_worked(headers, told, seconds, name):
+    processing = parse_response({**headers, name: told}, None, 200).processing
+    assert processing == (None if seconds is None else pytest.approx(seconds))
+
+
 @pytest.mark.parametrize(
     ("status", "limited"), [(429, True), (503, False), (413, False), (200, False), (401, False)]
 )

@@ -277,7 +277,7 @@ class Bucket:
         if hold is None:
             return
         self.wake_at = now
-        self.ledger.arrived(hold, now)
+        self.ledger.arrived(hold, now, info.processing or 0.0)
         self.unread_until = -math.inf
         for reading in info.quotas:
             if reading.unit == CONCURRENT_REQUESTS and reading.limit:

@@ -307,9 +307,11 @@ class Ledger:
 
     # What only the provider can see
 
-    def arrived(self, hold: Hold, now: float) -> None:
-        """A reply came: the provider has counted `hold`, and windows give it back that much later."""
-        by = self.transit.counted_by(hold, now)
+    def arrived(self, hold: Hold, now: float, processing: float = 0.0) -> None:
+        """A reply came, on which the provider says to have worked for `processing` seconds: it has counted `hold`, and
+        windows give it back that much later.
+        """
+        by = self.transit.counted_by(hold, now, processing)
         for gauge in self.gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
             if amount:

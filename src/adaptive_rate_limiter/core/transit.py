@@ -16,7 +16,8 @@ SPREAD = 0.05  # seconds by which one request may be slower on its way than anot
 class Transit:
     """Bounds the time from a send to the provider's count of it by the fastest replies of late.
 
-    A reply takes the way there, the provider's work and the way back: the fastest of many bounds the way of all.
+    A reply takes the way there, the provider's work and the way back: the fastest of many, less the work that it
+    tells of, bounds the way of all.
     Where nobody told when a request was really written, a busy client may have taken as long again as the longest
     time from an admission to a send, on either side of it.
     """
@@ -28,10 +29,12 @@ class Transit:
         self.lag = self.lag_before = 0.0  # the longest from an admission to its send, likewise
         self.left = PERIOD
 
-    def counted_by(self, hold: Hold, now: float) -> float:
-        """By when the provider has counted a request that was answered just now; learns from it."""
+    def counted_by(self, hold: Hold, now: float, processing: float = 0.0) -> float:
+        """By when the provider has counted a request that was answered just now, after so many seconds of
+        `processing` by its own word; learns from it.
+        """
         sent_at = hold.sent_at
-        self.fastest = min(self.fastest, now - sent_at)
+        self.fastest = min(self.fastest, max(0.0, now - sent_at - processing))
         self.lag = max(self.lag, sent_at - hold.at)
         way = min(self.before, self.fastest) + SPREAD
         if not hold.written:

@@ -121,6 +121,8 @@ NAMES: Mapping[str, tuple[str, float]] = MappingProxyType({
     "anthropic-ratelimit-unified-representative-claim": ("named", 0),  # five_hour, seven_day
     "anthropic-ratelimit-unified-status": ("status", 0),
     "x-amzn-errortype": ("code", 0),
+    "openai-processing-ms": ("processing", 1e-3),
+    "x-envoy-upstream-service-time": ("processing", 1e-3),  # of Envoy, before many a provider
     "ratelimit": ("ietf", 0),
     "x-ratelimit": ("marker", 0),  # Together: a boolean
     "ratelimit-policy": ("policy", 0),

@@ -25,6 +25,7 @@ _MOST_NAMES = 64
 
 _NAME = itemgetter(0)
 _COUNTS = ("limit", "remaining", "used")
+ELSEWHERE = ("quota", "date", "processing")  # roles that a layout tells apart from the others
 
 
 class Places(NamedTuple):
@@ -42,6 +43,7 @@ class Layout:
     limits: tuple[Places, ...]
     other: tuple[tuple[Meaning, int], ...]
     date: int | None
+    processing: tuple[Meaning, int] | None
     marked: Dialect | None  # that a header gives away
     distinct: bool  # no two limits on one unit
 
@@ -116,11 +118,13 @@ def _laid_out(names: tuple[bytes, ...]) -> Layout:
         if meaning.key is not None:
             limits.setdefault(meaning.key, []).append((meaning, at))
     dates = [at for meaning, at in meant if meaning.role == "date"]
+    processing = [(meaning, at) for meaning, at in meant if meaning.role == "processing"]
     marks = {meaning.name for meaning, _ in meant}
     return Layout(
         limits=tuple(map(_places, islice(limits.values(), _MAX_LIMITS))),
-        other=tuple((meaning, at) for meaning, at in meant if meaning.role not in ("quota", "date")),
+        other=tuple((meaning, at) for meaning, at in meant if meaning.role not in ELSEWHERE),
         date=dates[0] if dates else None,
+        processing=processing[0] if processing else None,
         marked=next((d for d in DIALECTS if not marks.isdisjoint(d.markers)), None),
         distinct=len({unit for _, unit, *_ in limits}) == len(limits),
     )

@@ -19,18 +19,20 @@ from adaptive_rate_limiter.providers.readings import (
     spent_shares,
 )
 from adaptive_rate_limiter.providers.refusals import Signals, judge, read_wait
-from adaptive_rate_limiter.providers.times import Clock, seconds_until
+from adaptive_rate_limiter.providers.times import DAY, Clock, seconds_until
 from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo, Refusal, RefusalKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from adaptive_rate_limiter.providers.headers import Layout, Pairs
     from adaptive_rate_limiter.providers.names import Meaning
 
 __all__ = ["parse_response"]
 
 _TOO_MANY_REQUESTS = 429
 _FIRST_ERROR = 400
+LONGEST_NUMBER = 32  # bytes
 _PACED = frozenset({RefusalKind.RATE_LIMIT, RefusalKind.CONCURRENCY, RefusalKind.QUOTA_EXHAUSTED})
 
 
@@ -69,7 +71,7 @@ def read(headers: Any, body: Any, status_code: Any, url: Any) -> RateLimitInfo:
             pairs = pairs + pairs_of(quoted)
     layout = layout_of(pairs)
     if evidence is None and not layout.limits and not layout.other:
-        return RateLimitInfo(timestamp=now)
+        return RateLimitInfo(timestamp=now, processing=_processing(layout, pairs))
     clock = Clock(None if layout.date is None else pairs[layout.date][1])
     dialect = dialect_of(str(url) if url is not None else "", layout.marked)
     slots, rich = gathered(layout, pairs, clock)
@@ -82,7 +84,18 @@ def read(headers: Any, body: Any, status_code: Any, url: Any) -> RateLimitInfo:
         signals = _signals(other, slots, clock)
         refusal, named = judge(status, evidence, signals, readings, clock=clock, zone=dialect.zone)
         readings = [_with_window(r, named.unit, named.window) for r in readings]
-    return _info(now, readings, refusal, status)
+    return _info(now, readings, refusal, status, _processing(layout, pairs))
+
+
+def _processing(layout: Layout, pairs: Pairs) -> float | None:
+    if layout.processing is None:
+        return None
+    meaning, at = layout.processing
+    try:
+        seconds = float(pairs[at][1][:LONGEST_NUMBER]) * meaning.scale
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds <= DAY else None
 
 
 def _error(body: Any, status: int) -> tuple[Evidence, int]:
@@ -151,7 +164,13 @@ def _with_window(reading: QuotaReading, unit: str | None, window: float | None) 
     return reading._replace(window=window)
 
 
-def _info(now: float, readings: list[QuotaReading], refusal: Refusal | None, status: int) -> RateLimitInfo:
+def _info(
+    now: float,
+    readings: list[QuotaReading],
+    refusal: Refusal | None,
+    status: int,
+    processing: float | None,
+) -> RateLimitInfo:
     requests = tokens = _UNTOLD
     for reading in readings:
         unit = reading.unit
@@ -173,6 +192,7 @@ def _info(now: float, readings: list[QuotaReading], refusal: Refusal | None, sta
         now,
         tuple(readings),
         refusal,
+        processing,
     )
 
 

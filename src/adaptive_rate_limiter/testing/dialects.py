@@ -44,6 +44,8 @@ class Dialect:
     """Of limits, the model and the wall clock."""
     refusal: Callable[[Verdict, str], Answer]
     """Of a verdict and the model."""
+    processing: str | None = None
+    """The header that tells for how many milliseconds a call was worked on."""
 
 
 def go_duration(seconds: float, digits: int = 3) -> str:
@@ -288,7 +290,7 @@ def _silent_anthropic_refusal(verdict: Verdict, _model: str) -> Answer:
 
 
 DIALECTS: dict[str, Dialect] = {
-    "openai": Dialect(_openai_headers, _openai_refusal),
+    "openai": Dialect(_openai_headers, _openai_refusal, processing="openai-processing-ms"),
     "azure": Dialect(_azure_headers, _azure_refusal),
     "anthropic": Dialect(_anthropic_headers, _anthropic_refusal),
     "groq": Dialect(_groq_headers, _groq_refusal),

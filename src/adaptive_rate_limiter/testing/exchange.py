@@ -41,9 +41,10 @@ class Exchange:
         self._line = line
         self._send = line.send
         self._in_flight = False
+        self._began = 0.0
 
     async def run(self, now: float) -> None:
-        call, desk = self._call, self._desk
+        call, desk, self._began = self._call, self._desk, now
         fault = desk.fault(call)
         costs = self._costs()
         if fault is not None and fault != "drop_after":
@@ -117,9 +118,11 @@ class Exchange:
         waiting.clear()
 
     def _stamped(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        if self._conduct.stamp == "admission":
-            return headers
-        return self._desk.limit_headers(self._call.model, time.monotonic())
+        now = time.monotonic()
+        if self._conduct.stamp != "admission":
+            headers = self._desk.limit_headers(self._call.model, now)
+        name = self._desk.dialect.processing
+        return {**headers, name: f"{1000 * (now - self._began):.0f}"} if name else headers
 
     def _produce(self, output_tokens: int) -> None:
         if self._conduct.charge == "usage" and output_tokens:
