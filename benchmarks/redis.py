@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,9 @@ RATES = (1, 10, 100, 1000)
 SLOW = 10  # requests a second at the most, where measurements may run side by side
 PROCESSES = (1, 8)
 LONGEST = 60.0  # seconds of one measurement
+APART = (
+    20.0  # seconds between the starts of runs side by side: no burst meets another, or the imports of another
+)
 
 
 def interpreter(client: str) -> list[str]:
@@ -138,7 +142,10 @@ def goodput_lines() -> Iterable[str]:
     results = []
     for algorithm in redis_goodput.ALGORITHMS:
         with ThreadPoolExecutor(len(redis_goodput.FAULTS)) as pool:
-            runs = [pool.submit(goodput, algorithm, fault) for fault in redis_goodput.FAULTS]
+            runs = []
+            for fault in redis_goodput.FAULTS:
+                runs.append(pool.submit(goodput, algorithm, fault))
+                time.sleep(APART)
             results += [run.result() for run in runs]
     yield from redis_goodput.lines(results)
 
