@@ -173,7 +173,10 @@ def test_it_has_the_form_of_the_other_recordings(record, name, case):
     assert json.loads(request["body"])["messages"] == [{"role": "user", "content": "Hello"}]
     assert response["status"]["code"] == (429 if case == "refused" else 200)
     assert {"date", "content-type"} <= {header.lower() for header in response["headers"]}
-    assert all(re.search("limit|date|content-type|retry", header.lower()) for header in response["headers"])
+    assert all(
+        re.search("limit|date|content-type|retry|processing", header.lower())
+        for header in response["headers"]
+    )
 
 
 CLIENTS = {"openai": openai.OpenAI, "groq": openai.OpenAI, "anthropic": anthropic.Anthropic}
