@@ -166,10 +166,13 @@ def test_the_collector_may_end_reservations_within_a_step(limiter, bucket, clock
         with limiter.acquire("m", tokens=10):
             yield
 
+    read = []
+
     class Collecting(dict):
         """A cost whose reading runs the collector: as if it came in the middle of a step."""
 
         def get(self, *unit):
+            read.append(unit)
             collect()
             return super().get(*unit)
 
@@ -186,6 +189,7 @@ def test_the_collector_may_end_reservations_within_a_step(limiter, bucket, clock
     finally:
         gc.enable()
     clock.advance(0)
+    assert read
     assert bucket().in_flight == 0
 
 

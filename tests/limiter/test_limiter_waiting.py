@@ -271,22 +271,24 @@ def work(seconds):
         pass
 
 
+async def send(limiter, index, woken, sent):
+    """Take as many steps as it takes to build a request; then note how many had begun by then."""
+    (await limiter.aacquire("m")).settle()
+    woken.append(index)
+    for _ in range(3):
+        work(0.003)
+        await asyncio.sleep(0)
+    sent.append(len(woken))
+
+
 async def test_calls_that_are_let_go_together_do_not_take_every_step_together(clock, turn):
     """Hundreds of them did: the first request was written when the last one was, and so it was at each turn of a window."""
     limiter = Limiter(quotas=Quota("requests", 60, algorithm="fixed_window"), clock=clock)
     woken, sent = [], []
 
-    async def call(index):
-        (await limiter.aacquire("m")).settle()
-        woken.append(index)
-        for _ in range(3):  # as many steps as it takes to build a request
-            work(0.003)
-            await asyncio.sleep(0)
-        sent.append(len(woken))
-
     for _ in range(60):
         (await limiter.aacquire("m")).settle()
-    tasks = [asyncio.ensure_future(call(index)) for index in range(60)]
+    tasks = [asyncio.ensure_future(send(limiter, index, woken, sent)) for index in range(60)]
     await turn()
     clock.advance(60.0)
     await asyncio.gather(*tasks)
@@ -315,19 +317,11 @@ async def test_calls_that_are_let_go_a_few_at_a_time_stand_in_one_line(clock, tu
     limiter = Limiter(quotas=Quota("requests", 60, algorithm="sliding_window"), clock=clock)
     woken, sent = [], []
 
-    async def call(index):
-        (await limiter.aacquire("m")).settle()
-        woken.append(index)
-        for _ in range(3):
-            work(0.003)
-            await asyncio.sleep(0)
-        sent.append(len(woken))
-
     for _ in range(10):
         for _ in range(6):
             (await limiter.aacquire("m")).settle()
         clock.advance(1.0)
-    tasks = [asyncio.ensure_future(call(index)) for index in range(60)]
+    tasks = [asyncio.ensure_future(send(limiter, index, woken, sent)) for index in range(60)]
     await turn()
     clock.advance(60.0)  # ten timers, before the loop has its next round
     await asyncio.gather(*tasks)

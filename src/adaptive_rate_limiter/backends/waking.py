@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["LoopWaker", "ThreadWaker", "Waker", "loop_waker", "wake"]
 
 AT_ONCE = 8  # woken in the first round of a loop
-FASTER = 4  # times as many in the next, where
-CHEAP = 0.001  # seconds of CPU, at the most, is what a call takes of a round; through an SDK it is several times that
+FASTER = 4  # times as many in each round after one that was cheap; one after any other
+CHEAP = 0.001  # seconds of CPU for each call of a round, at the most; through an SDK it is several times that
 
 
 class ThreadWaker:
@@ -79,7 +79,7 @@ class _Rounds:
     __slots__ = ("_most", "_under_way", "_wakers", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = ref(loop)
+        self.loop = ref(loop)  # weak: a loop that is gone is gone
         self._wakers: deque[LoopWaker] = deque()
         self._most = AT_ONCE
         self._under_way = False
