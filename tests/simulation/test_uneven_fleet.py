@@ -66,6 +66,17 @@ def test_processes_that_are_slow_to_begin_send_no_more_than_is_left(slowest, see
     assert uneven.lost == uneven.fleet.refused == 0
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("algorithm", [*WINDOWS, TokenBucket])
+def test_processes_that_do_not_reach_the_pool_at_first_do_not_take_themselves_to_be_alone(algorithm, seed):
+    """On a busy machine a first answer came too late: each opened with a burst of its own, and a tenth was refused."""
+    uneven = Uneven(algorithm(300.0, WINDOW), calls=580, seed=seed)
+    uneven.stop(0.0, 0.5, lost=False)
+    uneven.fleet.run()
+    assert uneven.lost == uneven.fleet.refused == 0
+    assert uneven.fleet.last <= WINDOW + 4.0
+
+
 @pytest.mark.parametrize("algorithm", [*WINDOWS, TokenBucket])
 def test_many_that_begin_on_a_small_limit_are_refused_nothing(algorithm):
     """Half of the calls were: each began as if it were alone."""

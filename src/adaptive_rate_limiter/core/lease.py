@@ -52,6 +52,7 @@ class Lease:
         self.ledger.gauges += [LeaseGauge(f"={gauge.unit}/{gauge.window:g}", gauge, self) for gauge in stated]
         self.gate: Gate | None = Gate(self, now)
         self.ledger.gauges.append(self.gate)
+        self.began_at = now
         self.number = 0
         self.pending: Renewal | None = None  # sent, and not answered
         self.outage = False
@@ -262,10 +263,14 @@ class Lease:
         return gauge
 
     def fail(self, bucket: Bucket, delay: float, now: float) -> None:
-        """The backend could not be reached: try again after `delay` seconds, and go on as `on_outage` says."""
+        """The backend could not be reached: try again after `delay` seconds, and go on as `on_outage` says.
+
+        Who has never reached it does not know how many share the limits, and takes itself to be alone only after a while.
+        """
         self.failures += 1
         self.retry_at = now + delay
-        self._open_gate()
+        if self.on_outage != "degrade" or now >= self.began_at + REPORTING:
+            self._open_gate()
         if not self.outage:
             self.outage, self.outage_at = True, now
             bucket.tally.events.add("outage", "", now, on_outage=self.on_outage, workers=float(self.workers))
