@@ -76,10 +76,11 @@ class Reservation:
 
     def let_in(self) -> None:
         """It need not stand in line any more: it was admitted, or raises why it cannot be."""
-        call = self.call
+        call, now = self.call, self.now()
         call.wake = None
-        self.waited += self.now() - call.queued_at
+        self.waited += now - call.queued_at
         self.wait_reason = call.reason
+        self.bucket.bucket.resume(call, now)
         if call.error is not None:
             self.closed = True
             raise call.error

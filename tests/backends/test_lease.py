@@ -110,6 +110,19 @@ def test_what_a_header_told_is_not_spent_before_the_pool_has_heard_of_it(world):
     assert second.lease.due_at(world.now) <= world.now
 
 
+def test_the_pool_hears_of_what_was_sent_long_after_its_admission(world):
+    worker = world.worker(Quota("requests", 60.0, algorithm="sliding_window"))
+    prompt, late, other = [worker.call() for _ in range(3)]
+    worker.bucket.begin(prompt, world.now, written=True)
+    world.now += 2.0
+    worker.bucket.resume(late, world.now)
+    world.now += 0.5
+    worker.bucket.begin(other, world.now, written=True)
+    world.now += LEASE
+    (use,) = worker.lease.prepare(world.now).uses
+    assert (use.late, use.admitted, use.sent) == pytest.approx((2.0, 2.5 + LEASE, LEASE))
+
+
 def test_who_comes_to_rest_gives_back_what_it_holds_and_does_so_once(world):
     first, second = world.worker(), world.worker()
     first.told(first.call(), 900.0, limit=1000.0, reset_after=6.0)

@@ -149,6 +149,14 @@ def test_what_a_window_has_more_by_one_way_of_counting_is_kept_when_a_header_lif
     assert limit.limit - limit.used == 60
 
 
+def test_what_was_sent_late_returns_to_a_sliding_window_as_much_later():
+    told = Told(replace(MINUTE, algorithms="s"))
+    assert told.ask("a", 60) == 60
+    told.renew("a", after=5.0, uses=(Use("requests", late=40.0, admitted=5.0, sent=1.0),))
+    assert left(told.renew("b", after=56.5)) == 20  # of which nobody said that it was late
+    assert left(told.renew("b", after=3.5)) == 60
+
+
 def test_after_a_told_reset_one_goes_and_the_others_come_when_its_header_may_have_come():
     told = Told(WINDOW)
     told.renew("a", facts=(WINDOW, replace(WINDOW, ends_in=0.5)), uses=(Use("requests", spent=60.0),))

@@ -52,6 +52,19 @@ async def test_timers_are_as_few_as_admissions(clock, turn, algorithm):
     assert max(pending) <= 1
 
 
+async def test_a_call_is_taken_to_be_sent_when_the_task_that_waited_for_it_goes_on(clock, turn):
+    limiter = Limiter(quotas=Quota("requests", 1, 10.0, "sliding_window"), clock=clock)
+    (await limiter.aacquire("m")).settle()
+    task = asyncio.ensure_future(limiter.aacquire("m"))
+    await turn()
+    clock.advance(clock.next_due() - clock.now())
+    admitted_at = clock.now()
+    clock.advance(3.0)  # its loop was busy
+    await turn()
+    hold = task.result().call.hold
+    assert (hold.at, hold.sent_at) == (admitted_at, admitted_at + 3.0)
+
+
 async def test_the_order_of_waking_is_the_order_of_arrival(limiter, clock, turn):
     order = []
 

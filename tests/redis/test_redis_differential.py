@@ -20,7 +20,18 @@ TRACES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 150
 amounts = st.one_of(st.integers(0, 40).map(float), st.floats(0, 200, allow_nan=False))
 units = st.fixed_dictionaries({}, optional={"requests": amounts, "tokens": amounts})
 keys = st.sampled_from(["requests", "tokens", "tokens/day"])
-uses = st.builds(Use, key=keys, spent=st.floats(-5, 60), kept=amounts, flying=amounts, pace=amounts)
+ages = st.floats(0, 90)
+uses = st.builds(
+    Use,
+    key=keys,
+    spent=st.floats(-5, 60),
+    kept=amounts,
+    flying=amounts,
+    pace=amounts,
+    late=st.one_of(st.just(0.0), amounts),
+    admitted=ages,
+    sent=ages,
+)
 facts = st.builds(
     Fact,
     key=keys,

@@ -114,8 +114,15 @@ class Member:
     def _send(self, call: Call) -> None:
         fleet, way = self.fleet, self.fleet.way
         self.sending_until = max(self.sending_until, fleet.now) + way.overhead
-        self.bucket.begin(call, self.sending_until, written=True)
+        fleet.at(self.sending_until, self._sent, call)
         fleet.at(self.sending_until + way.jitter * fleet.rng.uniform(0.5, 1.5), self._arrive, call)
+
+    def _sent(self, call: Call) -> None:
+        self.bucket.begin(call, self.fleet.now, written=True)
+
+    def stall(self, seconds: float) -> None:
+        """It is given no time to send anything for so long; what it has been granted goes after that."""
+        self.sending_until = max(self.sending_until, self.fleet.now) + seconds
 
     def _arrive(self, call: Call) -> None:
         fleet = self.fleet

@@ -77,6 +77,15 @@ def test_processes_that_do_not_reach_the_pool_at_first_do_not_take_themselves_to
     assert uneven.fleet.last <= WINDOW + 4.0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_busy_process_sends_late_comes_back_as_much_later(seed):
+    """A window gave back what was granted, not what was sent: a minute later up to 60 of 600 calls were refused."""
+    uneven = Uneven(SlidingWindow(300.0, WINDOW), calls=580, seed=seed)
+    uneven.fleet.at(0.1, uneven.members[-1].stall, 6.0)
+    uneven.fleet.run()
+    assert uneven.lost == uneven.fleet.refused == 0
+
+
 @pytest.mark.parametrize("algorithm", [*WINDOWS, TokenBucket])
 def test_many_that_begin_on_a_small_limit_are_refused_nothing(algorithm):
     """Half of the calls were: each began as if it were alone."""

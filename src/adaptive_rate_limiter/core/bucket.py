@@ -259,6 +259,11 @@ class Bucket:
         if call.trial is not None:
             call.trial.sent_at, call.trial.under_way = now, True
 
+    def resume(self, call: Call, now: float) -> None:
+        """Whoever waited in line goes on, which may be some time after the admission. Needs no lock."""
+        if call.hold is not None:
+            self.ledger.resume(call.hold, now)
+
     def times_matter(self, now: float) -> bool:
         """Whether much hangs on the instant at which a call is sent: windows give back what they count by it, and
         a full bucket refills from then on.

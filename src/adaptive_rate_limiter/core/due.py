@@ -29,6 +29,8 @@ def due_at(lease: Lease, now: float) -> float:
         return now
     waits = lease.asked_for_line and now < lease.retry_at  # and comes again soon
     idle, soonest = is_idle(lease), math.inf
+    if lease.ledger.late:
+        soonest = lease.asked_at + LEASE
     for gauge in lease.gauges():
         if gauge.known is None:
             return now

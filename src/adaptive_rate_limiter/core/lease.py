@@ -141,8 +141,9 @@ class Lease:
             if steady:
                 want[gauge.unit] = max(want.get(gauge.unit, 0.0), gauge.decayed(now))
         # What is held and does not suffice helps others until the rest is there.
+        late = self.ledger.take_late()
         uses = tuple(
-            gauge.use(0.0 if self.asked_for_line else want.get(gauge.unit, 0.0), now, steady=steady)
+            gauge.use(0.0 if self.asked_for_line else want.get(gauge.unit, 0.0), now, late, steady=steady)
             for gauge in gauges
         )
         facts = tuple(fact for fact in (gauge.fact(now) for gauge in gauges) if fact is not None)

@@ -14,11 +14,13 @@ from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.pool import LEASE, Fact, Granted, Use
 from adaptive_rate_limiter.core.quota import REQUESTS
 from adaptive_rate_limiter.core.renewal import NO_HEADER
-from adaptive_rate_limiter.core.share import CERTAIN
+from adaptive_rate_limiter.core.share import CERTAIN, on_the_way
 from adaptive_rate_limiter.core.told import ToldGauge
 from adaptive_rate_limiter.core.votes import WindowVote
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from adaptive_rate_limiter.core.hold import Hold
     from adaptive_rate_limiter.core.lease import Lease
     from adaptive_rate_limiter.types import QuotaReading
@@ -28,6 +30,7 @@ DOUBTFUL = 0.1  # of a reading: one that speaks for no bucket
 SURER = 2.0  # times the evidence that the pool has: worth telling, though it is for the same
 MARKS = 256  # grants remembered, for headers of requests that were sent after them
 HUGE = 1e12  # more than any amount
+SLACK = 0.5  # of the time that the pool reckons with: what takes longer to be sent is told
 
 
 class LeaseGauge(Gauge):
@@ -181,10 +184,11 @@ class LeaseGauge(Gauge):
             _, sent, refilled = self.marks[place - 1]
         self.reading = (hold.seq, hold.sent_at, reading.remaining, sent - grain_of(reading), refilled)
 
-    def use(self, keep: float, now: float, *, steady: bool = False) -> Use:
+    def use(self, keep: float, now: float, late: Sequence[Hold] = (), *, steady: bool = False) -> Use:
         """What is told of it: everything that was spent, and at most `keep` of what is left is kept.
 
-        Only who is `steady` has a pace, for which others leave a part: who has come to rest has none.
+        Only who is `steady` has a pace, for which others leave a part: who has come to rest has none. `late`: what was
+        sent some time after its admission.
         """
         if now >= self.lease.expires_at and self.fallback is None:
             self.paid = min(0.0, self.paid)
@@ -193,7 +197,19 @@ class LeaseGauge(Gauge):
         self.pending_spent = self.spent
         self.flying = self.lease.ledger.in_flight()[self.unit]
         pace = self.decayed(now) if steady else 0.0
-        return Use(self.key, self.spent, max(0.0, self.paid), self.flying, pace)
+        return Use(self.key, self.spent, max(0.0, self.paid), self.flying, pace, *self._late(late, now))
+
+    def _late(self, sent: Sequence[Hold], now: float) -> tuple[float, float, float]:
+        """How much of this went later than the pool reckons with, when it was admitted, and when it was sent."""
+        slack = SLACK * on_the_way(self.window)
+        late = [hold for hold in sent if self.unit in hold.cost and hold.sent_at - hold.at > slack]
+        if not late:
+            return 0.0, 0.0, 0.0
+        return (
+            sum(hold.cost[self.unit] for hold in late),
+            max(0.0, now - min(hold.at for hold in late)),
+            max(0.0, now - max(hold.sent_at for hold in late)),
+        )
 
     def fact(self, now: float) -> Fact | None:
         """What the pool does not know, or knows otherwise; None if there is nothing."""

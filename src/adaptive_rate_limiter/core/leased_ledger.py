@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.types import QuotaReading
 
+LATE = 0.01  # seconds from an admission to its send that are worth a look
+
 
 class LeasedLedger(Ledger):
-    __slots__ = ("lease", "sent")
+    __slots__ = ("late", "lease", "sent")
 
     def __init__(self, lease: Lease) -> None:
         super().__init__()
         self.lease = lease
         self.sent = 0.0  # requests, but for those that were given back
+        self.late: dict[Hold, None] = {}  # sent long after their admission, which the pool has not heard of
 
     def reserve(self, cost: Cost, now: float) -> Hold:
         self.sent += cost.get(REQUESTS, 0.0)
@@ -34,6 +37,22 @@ class LeasedLedger(Ledger):
         if given:
             self.sent -= hold.cost.get(REQUESTS, 0.0)
         return given
+
+    def depart(self, hold: Hold, now: float, *, written: bool, traced: bool) -> None:
+        super().depart(hold, now, written=written, traced=traced)
+        self._look_at_clock(hold)
+
+    def resume(self, hold: Hold, now: float) -> None:
+        super().resume(hold, now)
+        self._look_at_clock(hold)
+
+    def _look_at_clock(self, hold: Hold) -> None:
+        if hold.sent_at - hold.at > LATE:
+            self.late[hold] = None
+
+    def take_late(self) -> list[Hold]:
+        """Those that are to be told of now. Others may come in meanwhile, of threads that take no lock."""
+        return [self.late.popitem()[0] for _ in range(len(self.late))]
 
     def read(self, readings: tuple[QuotaReading, ...], hold: Hold, now: float) -> bool:
         judged = {told: (told.contest.copy(), told.active, told.followed) for told in self.told}

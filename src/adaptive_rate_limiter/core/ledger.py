@@ -95,6 +95,10 @@ class Ledger:
         hold.sent_at, hold.written = now, written
         hold.sent = written or not traced
 
+    def resume(self, hold: Hold, now: float) -> None:
+        """Whoever waited for the admission goes on: the call is not sent before. Needs no lock."""
+        hold.sent_at = now
+
     def _look_out(self, now: float) -> None:
         """Who was sent has reached the provider soon after; who was not in a long time is somebody else's concern."""
         waiting = self.on_the_way

@@ -109,6 +109,7 @@ class Pool:
                 continue
             leased = worker.leased.get(use.key, 0.0)
             limit.exchange(leased, use.spent + use.kept, now, worker.renewed)
+            limit.postpone(use.late, now - use.admitted, now - use.sent)
             worker.leased[use.key] = use.kept
             worker.flying[use.key] = use.flying
             worker.pace[use.key] = use.pace

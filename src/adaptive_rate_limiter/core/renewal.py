@@ -11,7 +11,9 @@ NO_HEADER = -2e12  # `sent` of what is left at the most, as far as a worker reme
 class Use:
     """What a worker did with its lease on one limit since its last renewal, and how much of it it keeps.
 
-    `flying`: sent, and not counted in any header yet. `pace`: what it spends in one lease time.
+    `flying`: sent, and not counted in any header yet. `pace`: what it spends in one lease time. `late`: what a busy
+    process sent long after it was admitted, which was `admitted` seconds ago for the first of it, and `sent` seconds ago
+    for the last.
     """
 
     key: str
@@ -19,6 +21,9 @@ class Use:
     kept: float = 0.0
     flying: float = 0.0
     pace: float = 0.0
+    late: float = 0.0
+    admitted: float = 0.0
+    sent: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,11 @@ NEWS, ANSWERED = 0.1, 1.0  # seconds: for so long after a told reset it is worth
 ON_THE_WAY_MOST = 0.05  # of a window: a limit per second would wait too long otherwise
 
 
+def on_the_way(window: float) -> float:
+    """Seconds from a grant until the provider counts the call, for which nothing need be told."""
+    return min(ON_THE_WAY, ON_THE_WAY_MOST * window)
+
+
 class SharedLimit:
     """Counts as `core/levels.py` does, in few plain fields, since the same is done in Lua.
 
@@ -68,7 +73,7 @@ class SharedLimit:
     @property
     def span(self) -> float:
         """After so long a window has returned what was granted, as far as nobody told better."""
-        return self.window + min(ON_THE_WAY, ON_THE_WAY_MOST * self.window)
+        return self.window + on_the_way(self.window)
 
     def _slid(self) -> float:
         total = 0.0
@@ -152,14 +157,27 @@ class SharedLimit:
                 self.bins.append([number, 0.0])
             self.bins[-1][1] += amount
 
-    def _unbin(self, amount: float, taken_at: float) -> None:
-        """Out of the bin of `taken_at`, then of later ones; what is in none has come back already."""
-        number = math.floor(taken_at / (self.window / BINS))
+    def _unbin(self, amount: float, taken_at: float) -> float:
+        """Out of the bin of `taken_at`, then of later ones; what is in none has come back already. Returns what was."""
+        number, left = math.floor(taken_at / (self.window / BINS)), amount
         for entry in self.bins:
-            if entry[0] >= number and amount > 0:
-                part = min(amount, entry[1])
+            if entry[0] >= number and left > 0:
+                part = min(left, entry[1])
                 entry[1] -= part
-                amount -= part
+                left -= part
+        return amount - left
+
+    def postpone(self, amount: float, taken_at: float, counted_at: float) -> None:
+        """What was taken from `taken_at` on was sent at `counted_at`: a sliding window returns it that much later."""
+        moved = self._unbin(amount, taken_at)
+        if moved <= 0:
+            return
+        number = math.floor(counted_at / (self.window / BINS))
+        for entry in self.bins:
+            if entry[0] >= number:
+                entry[1] += moved
+                return
+        self.bins.append([number, moved])
 
     def _return_oldest(self, amount: float) -> None:
         for entry in self.bins:

@@ -83,6 +83,7 @@ local function report(w, renewal, now)
     local l = find(u.key)
     if l then
       exchange(l, get(w.leased, u.key), u.spent + u.kept, now, w.renewed)
+      postpone(l, u.late, now - u.admitted, now - u.sent)
       w.leased[u.key] = u.kept
       w.flying[u.key] = u.flying
       w.pace[u.key] = u.pace

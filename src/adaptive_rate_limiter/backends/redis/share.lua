@@ -77,14 +77,28 @@ local function bin(l, amount, now)
 end
 
 local function unbin(l, amount, taken_at)
-  local number = math.floor(taken_at / (l.window / BINS))
+  local number, left = math.floor(taken_at / (l.window / BINS)), amount
   for _, entry in ipairs(l.bins) do
-    if entry[1] >= number and amount > 0 then
-      local part = math.min(amount, entry[2])
+    if entry[1] >= number and left > 0 then
+      local part = math.min(left, entry[2])
       entry[2] = entry[2] - part
-      amount = amount - part
+      left = left - part
     end
   end
+  return amount - left
+end
+
+local function postpone(l, amount, taken_at, counted_at)
+  local moved = unbin(l, amount, taken_at)
+  if moved <= 0 then return end
+  local number = math.floor(counted_at / (l.window / BINS))
+  for _, entry in ipairs(l.bins) do
+    if entry[1] >= number then
+      entry[2] = entry[2] + moved
+      return
+    end
+  end
+  l.bins[#l.bins + 1] = {number, moved}
 end
 
 local function exchange(l, leased, spent, now, leased_at)
