@@ -7,6 +7,8 @@ from bisect import insort
 
 from adaptive_rate_limiter.core.levels import EPSILON
 
+BINS = 2400  # of a sliding window: 25 ms of a minute
+
 
 class WindowLevel:
     """A fixed window: all of `limit` comes back at `ends_at`. The first take opens a window of unknown end."""
@@ -104,8 +106,8 @@ class WindowLevel:
 class SlidingLevel:
     """A sliding window: each unit comes back `window` seconds after it was taken.
 
-    Kept in bins of window/600 that return at their later edge, so memory is bounded and the answer is
-    late by at most a six-hundredth of the window, never early.
+    Kept in so many bins that return at their later edge: memory is bounded, and the answer is late by one bin at the
+    most, never early.
     """
 
     __slots__ = (
@@ -116,7 +118,7 @@ class SlidingLevel:
     def __init__(self, limit: float, window: float, now: float) -> None:
         self.limit = limit
         self.window = window
-        self.width = window / 600
+        self.width = window / BINS
         self.bins: dict[int, float] = {}
         self.keys: list[int] = []  # of the bins, the oldest first
         self.next_return = math.inf  # of the oldest
@@ -249,5 +251,5 @@ class SlidingLevel:
             self.bins.clear()
             self.keys.clear()
             self.next_return = math.inf
-            self.window, self.width = window, window / 600
+            self.window, self.width = window, window / BINS
             self._add(int(self.at / self.width), used)
