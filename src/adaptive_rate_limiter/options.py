@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Hashable, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CallOptions"]
 
+
+MOST = sys.float_info.max  # whole numbers above it cannot be counted with
 
 Eagerness: TypeAlias = Literal["never", "unseen", "always"]
 
@@ -51,29 +54,32 @@ def call_from(
     now: float,
     max_wait: float | None,
     model: str | None,
-    tokens: float | None,
+    tokens: Any,
     /,
     *,
-    input_tokens: float | None = None,
-    output_tokens: float | None = None,
-    max_tokens: float | None = None,
+    input_tokens: Any = None,
+    output_tokens: Any = None,
+    max_tokens: Any = None,
     prompt: Any = None,
-    units: Mapping[str, float] | None = None,
-    tenant: str = "",
-    priority: float = 0,
-    timeout: float | None = None,
-    estimated: bool = False,
+    units: Any = None,
+    tenant: Any = "",
+    priority: Any = 0,
+    timeout: Any = None,
+    estimated: Any = False,
     **unknown: object,
 ) -> Call:
-    """The call that `core` is asked to admit. Raises ConfigurationError naming the argument and its value."""
+    """The call that `core` is asked to admit: `CallOptions`, before anybody has checked them.
+
+    Raises ConfigurationError naming the argument and its value.
+    """
     if unknown:
         raise unknown_argument("acquire", unknown, ("model", "tokens", *CallOptions.__annotations__))
     if input_tokens is not None:
-        amount("input_tokens", input_tokens)
+        input_tokens = amount("input_tokens", input_tokens)
     if output_tokens is not None:
-        amount("output_tokens", output_tokens)
+        output_tokens = amount("output_tokens", output_tokens)
     if max_tokens is not None:
-        amount("max_tokens", max_tokens)
+        max_tokens = amount("max_tokens", max_tokens)
     guessed = 0.0
     if tokens is not None:
         cost = _stated(amount("tokens", tokens), input_tokens, output_tokens)
@@ -161,9 +167,9 @@ def _check_order(tenant: object, priority: object) -> None:
 
 def amount(name: str, value: Any) -> float:
     """`value`, if it is a finite number of at least 0."""
-    if type(value) in {int, float} and 0 <= value < math.inf:
+    if type(value) in {int, float} and 0 <= value <= MOST:
         return value  # type: ignore[no-any-return]  # it is one of the two
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= MOST:
         raise ConfigurationError(f"{name} must be a finite number of at least 0, got {value!r}")
     return float(value)
 
