@@ -72,10 +72,10 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def read(self, hold, limit, remaining, reset, window):
         self.ledger.arrived(hold, self.now)
-        readings = [
+        readings = (
             QuotaReading("tokens", limit, remaining, reset, window),
             QuotaReading("requests", limit and limit / 100, remaining and remaining / 100, reset),
-        ]
+        )
         self.ledger.read(readings, hold, self.now)
 
     @rule(hold=ended)

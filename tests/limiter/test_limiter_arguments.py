@@ -75,6 +75,7 @@ CALL = [
     ({"tenant": 5}, "tenant", "5"),
     ({"priority": NAN}, "priority", "nan"),
     ({"priority": INF}, "priority", "inf"),
+    ({"priority": 10**400}, "priority", "10000"),
     ({"priority": "high"}, "priority", "'high'"),
     ({"model": 4}, "model", "4"),
     ({"model": ["gpt-4o"]}, "model", "['gpt-4o']"),
