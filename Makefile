@@ -53,6 +53,7 @@ $(COMPILED)/.installed: $(INSTALLED) pyproject.toml $(shell find src -name '*.py
 	touch $@
 
 bench: $(INSTALLED)
+	@! command -v cc >/dev/null || $(MAKE) --no-print-directory $(COMPILED)/.installed
 	$(BIN)/python -m benchmarks
 
 # Run them all, and keep what they show; make notebooks ONLY=03 runs one.
