@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+COMPILED := .venv-compiled
 # Dozens of tests start an interpreter: what was compiled once is kept.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test check compat bench notebooks dist fuzz chaos record format clean
+.PHONY: demo test check compat compiled bench notebooks dist fuzz chaos record format clean
 
 $(INSTALLED): pyproject.toml integrations/langchain/pyproject.toml integrations/llama-index/pyproject.toml requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,7 +38,22 @@ check: $(INSTALLED)
 compat: $(INSTALLED)
 	$(BIN)/python -m tests.compat
 
+# The wheel whose hot path is compiled, and the tests against it; it needs a C compiler.
+compiled: $(COMPILED)/.installed
+	$(COMPILED)/bin/python -m tests.compiled
+
+# The wheel is made from the sdist, so that nothing compiled comes into src; whatever else is imported is that of .venv.
+$(COMPILED)/.installed: $(INSTALLED) pyproject.toml $(shell find src -name '*.py')
+	rm -rf $(COMPILED)
+	$(PYTHON) -m venv $(COMPILED)
+	HATCH_BUILD_HOOKS_ENABLE=1 $(BIN)/python -m build --outdir $(COMPILED)/dist .
+	$(COMPILED)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(COMPILED)/dist/*.whl
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		>"$$($(COMPILED)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of-venv.pth"
+	touch $@
+
 bench: $(INSTALLED)
+	@! command -v cc >/dev/null || $(MAKE) --no-print-directory $(COMPILED)/.installed
 	$(BIN)/python -m benchmarks
 
 # Run them all, and keep what they show; make notebooks ONLY=03 runs one.
@@ -72,4 +88,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .compat-* .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(COMPILED) .compat-* .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from benchmarks import costs, entry_points, invoke, llama_index, reading, redis, scheduler
+from benchmarks import compiled, costs, entry_points, invoke, llama_index, reading, redis, scheduler
 
 RESULTS = Path(__file__).with_name("results.md")
 # Cells of each client that run side by side, phase by phase: one is idle most of the time, but for a limiter that
@@ -165,6 +165,8 @@ def scheduler_section(calls: int, limit: int) -> Iterable[str]:
 
 def cost_section() -> Iterable[str]:
     measured = costs.measure()
+    if of_wheel := costs.measure_compiled():
+        measured.insert(1, ("adaptive-rate-limiter, compiled wheel", of_wheel))
     names = list(dict.fromkeys(name for _, figures in measured for name in figures))
     yield "## Cost"
     yield ""
@@ -177,11 +179,17 @@ def cost_section() -> Iterable[str]:
     yield "One `ChatOpenAI.invoke` of no latency (a transport that answers at once), CPU microseconds; each limiter in a"
     yield "process of its own, in turns. The quickest of many rounds counts, here and above:"
     yield ""
-    yield "| no limiter | in-memory | AdaptiveLimiter() | added by AdaptiveLimiter() |"
-    yield "|---|---|---|---|"
-    none, memory, adaptive = per_call.values()
-    yield f"| {none:.0f} | {memory:.0f} | {adaptive:.0f} | {adaptive - none:.0f} |"
+    none, memory, *adaptive = per_call.values()
+    yield (
+        "| no limiter | in-memory | AdaptiveLimiter() | added by it |"
+        + " added by the compiled wheel |" * (len(adaptive) - 1)
+    )
+    yield "|---" * (3 + len(adaptive)) + "|"
+    added = " | ".join(f"{figure - none:.0f}" for figure in adaptive)
+    yield f"| {none:.0f} | {memory:.0f} | {adaptive[0]:.0f} | {added} |"
     yield ""
+    if not of_wheel:
+        yield from (compiled.MISSING, "")
     yield "Reading the headers of one response, CPU microseconds:"
     yield ""
     read = reading.measure()

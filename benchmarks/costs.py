@@ -7,16 +7,21 @@ other work on the machine. None stands where a limiter has no such call, or is n
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 import tracemalloc
 import warnings
 from collections import defaultdict
+from typing import Any
 
 from aiolimiter import AsyncLimiter
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from llama_index.core.rate_limiter import TokenBucketRateLimiter
 
 from adaptive_rate_limiter import Limiter, Quota
+from benchmarks import compiled
 
 CALLS = 2_000  # with room for all of them, in one measurement
 WAITERS = 10_000
@@ -153,18 +158,28 @@ FIGURES = {
 }
 
 
-def measure() -> list[tuple[str, dict[str, float | None]]]:
+def measure(kinds: tuple[Any, ...] = LIMITERS) -> list[tuple[str, dict[str, float | None]]]:
     """(limiter, its figures by name): the least of interleaved repeats."""
     seen: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for repeat in range(REPEATS):
             for name, (figure, repeats) in FIGURES.items():
-                for kind in LIMITERS:
+                for kind in kinds:
                     values = seen[kind.name, name]
                     if repeat < repeats and None not in values:
                         values.append(figure(kind))
-    return [(kind.name, {name: _least(seen[kind.name, name]) for name in FIGURES}) for kind in LIMITERS]
+    return [(kind.name, {name: _least(seen[kind.name, name]) for name in FIGURES}) for kind in kinds]
+
+
+def measure_compiled() -> dict[str, float | None]:
+    """Our own figures from the compiled wheel; empty where there is none."""
+    if compiled.PYTHON is None:
+        return {}
+    done = subprocess.run(
+        [compiled.PYTHON, "-m", "benchmarks.costs", "--ours"], capture_output=True, check=True
+    )
+    return dict(json.loads(done.stdout))
 
 
 def _least(values: list[float | None]) -> float | None:
@@ -172,5 +187,8 @@ def _least(values: list[float | None]) -> float | None:
 
 
 if __name__ == "__main__":
-    for name, figures in measure():
-        print(name, figures)
+    if sys.argv[1:] == ["--ours"]:
+        print(json.dumps(measure((Ours,))[0][1]))
+    else:
+        for name, figures in measure():
+            print(name, figures)

@@ -22,7 +22,7 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.http import AdaptiveTransport, AsyncAdaptiveTransport, observe_http
-from benchmarks import turns
+from benchmarks import compiled, turns
 from benchmarks.invoke import HEADERS, REPLY
 from langchain_adaptive_rate_limiter import AdaptiveEmbeddings
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter
@@ -143,19 +143,27 @@ def serve(name: str, limited: bool) -> None:
     turns.serve(ENTRIES[name][limited]())
 
 
-def measure() -> dict[str, tuple[float, float]]:
-    """For each way in: microseconds of one call without a limiter, and what the limiter adds to it."""
+def measure() -> dict[str, list[float]]:
+    """For each way in: microseconds of one call without a limiter, and what it adds, in Python and compiled."""
     found = {}
     for name in ENTRIES:
         arms = {arm: ["benchmarks.entry_points", "--serve", name, arm] for arm in ("0", "1")}
-        plain, limited = turns.measure(arms).values()
-        found[name] = plain, limited - plain
+        if compiled.PYTHON:
+            arms["1" + turns.COMPILED] = arms["1"]
+        plain, *limited = turns.measure(arms).values()
+        found[name] = [plain, *(figure - plain for figure in limited)]
     return found
 
 
-def lines(measured: dict[str, tuple[float, float]]) -> list[str]:
-    rows = ["| way in | without a limiter | added |", "|---|---|---|"]
-    return rows + [f"| {name} | {plain:.0f} | {added:.0f} |" for name, (plain, added) in measured.items()]
+def lines(measured: dict[str, list[float]]) -> list[str]:
+    heads = ("way in", "without a limiter", "added", "added by the compiled wheel")
+    columns = 1 + max(map(len, measured.values()))
+    rows = ["| " + " | ".join(heads[:columns]) + " |", "|---" * columns + "|"]
+    rows += [
+        f"| {name} | " + " | ".join(f"{figure:.0f}" for figure in row) + " |"
+        for name, row in measured.items()
+    ]
+    return rows if compiled.PYTHON else [*rows, "", compiled.MISSING]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
+from benchmarks import compiled
+
 PROCESSES, ROUNDS, CALLS = 2, 250, 5
+COMPILED = ", compiled"
 
 
 def serve(call: Callable[[], float]) -> None:
@@ -22,10 +25,15 @@ def serve(call: Callable[[], float]) -> None:
 
 
 def measure(arms: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Microseconds of one call in each arm; `arms` are the arguments of `python -m` that serve them, by name."""
+    """Microseconds of one call in each arm; `arms` are the arguments of `python -m` that serve them, by name.
+
+    Those whose name ends in COMPILED are served by the interpreter that has the compiled wheel.
+    """
     with ExitStack() as stack:
         workers = [
-            (name, stack.enter_context(_started(arm))) for _ in range(PROCESSES) for name, arm in arms.items()
+            (name, stack.enter_context(_started(name, arm)))
+            for _ in range(PROCESSES)
+            for name, arm in arms.items()
         ]
         for _, worker in workers:  # imports and first-use costs
             _round(worker)
@@ -38,10 +46,9 @@ def measure(arms: Mapping[str, Sequence[str]]) -> dict[str, float]:
     return quickest
 
 
-def _started(arm: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", *arm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def _started(name: str, arm: Sequence[str]) -> subprocess.Popen[str]:
+    python = (name.endswith(COMPILED) and compiled.PYTHON) or sys.executable
+    return subprocess.Popen([python, "-m", *arm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _round(worker: subprocess.Popen[str]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Hashable, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CallOptions"]
 
+
+MOST = sys.float_info.max  # whole numbers above it cannot be counted with
 
 Eagerness: TypeAlias = Literal["never", "unseen", "always"]
 
@@ -49,31 +52,34 @@ class WorkOptions(TypedDict, total=False):
 def call_from(
     core: Bucket,
     now: float,
-    max_wait: float | None,
+    longest: float | None,
     model: str | None,
-    tokens: float | None,
+    tokens: Any,
     /,
     *,
-    input_tokens: float | None = None,
-    output_tokens: float | None = None,
-    max_tokens: float | None = None,
+    input_tokens: Any = None,
+    output_tokens: Any = None,
+    max_tokens: Any = None,
     prompt: Any = None,
-    units: Mapping[str, float] | None = None,
-    tenant: str = "",
-    priority: float = 0,
-    timeout: float | None = None,
-    estimated: bool = False,
+    units: Any = None,
+    tenant: Any = "",
+    priority: Any = 0,
+    timeout: Any = None,
+    estimated: Any = False,
     **unknown: object,
 ) -> Call:
-    """The call that `core` is asked to admit. Raises ConfigurationError naming the argument and its value."""
+    """The call that `core` is asked to admit; `longest` is `max_wait`. Nobody has checked the `CallOptions` yet.
+
+    Raises ConfigurationError naming the argument and its value.
+    """
     if unknown:
         raise unknown_argument("acquire", unknown, ("model", "tokens", *CallOptions.__annotations__))
     if input_tokens is not None:
-        amount("input_tokens", input_tokens)
+        input_tokens = amount("input_tokens", input_tokens)
     if output_tokens is not None:
-        amount("output_tokens", output_tokens)
+        output_tokens = amount("output_tokens", output_tokens)
     if max_tokens is not None:
-        amount("max_tokens", max_tokens)
+        max_tokens = amount("max_tokens", max_tokens)
     guessed = 0.0
     if tokens is not None:
         cost = _stated(amount("tokens", tokens), input_tokens, output_tokens)
@@ -92,7 +98,7 @@ def call_from(
         cost = {**cost, **{unit: amount(f"units[{unit!r}]", value) for unit, value in units.items()}}
     if tenant or priority:
         _check_order(tenant, priority)
-    deadline = None if timeout is None and max_wait is None else _deadline(now, timeout, max_wait)
+    deadline = None if timeout is None and longest is None else _deadline(now, timeout, longest)
     return Call(
         cost, since=now, tenant=tenant, priority=priority, deadline=deadline, certain=not estimated,
         guessed=guessed, max_tokens=max_tokens,
@@ -117,10 +123,10 @@ def _expected(
 
 def work_from(
     *,
-    requests: float | None = None,
-    tokens: float | None = None,
-    input_tokens: float | None = None,
-    output_tokens: float | None = None,
+    requests: Any = None,
+    tokens: Any = None,
+    input_tokens: Any = None,
+    output_tokens: Any = None,
     **unknown: object,
 ) -> Cost:
     """What many calls take together. Raises ConfigurationError naming the argument and its value."""
@@ -145,7 +151,7 @@ def _stated(tokens: float, input_tokens: float | None, output_tokens: float | No
     }
 
 
-def _deadline(now: float, timeout: float | None, max_wait: float | None) -> float | None:
+def _deadline(now: float, timeout: Any, max_wait: float | None) -> float | None:
     longest = math.inf if timeout is None else seconds("timeout", timeout)
     if max_wait is not None and max_wait < longest:
         longest = max_wait
@@ -155,24 +161,36 @@ def _deadline(now: float, timeout: float | None, max_wait: float | None) -> floa
 def _check_order(tenant: object, priority: object) -> None:
     if not isinstance(tenant, str):
         raise ConfigurationError(f"tenant must be a name, got {tenant!r}")
-    if isinstance(priority, bool) or not isinstance(priority, Real) or not abs(float(priority)) < math.inf:
+    if not abs(_number(priority)) < math.inf:
         raise ConfigurationError(f"priority must be a finite number, got {priority!r}")
 
 
 def amount(name: str, value: Any) -> float:
     """`value`, if it is a finite number of at least 0."""
-    if type(value) in {int, float} and 0 <= value < math.inf:
+    if type(value) in {int, float} and 0 <= value <= MOST:
         return value  # type: ignore[no-any-return]  # it is one of the two
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+    number = _number(value)
+    if not 0 <= number < math.inf:
         raise ConfigurationError(f"{name} must be a finite number of at least 0, got {value!r}")
-    return float(value)
+    return number
+
+
+def _number(value: object) -> float:
+    """Nan if it is none, and inf if it is too large for a float."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def seconds(name: str, value: Any) -> float:
     """`value`, if it is a number of seconds of at least 0; inf means without bound."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0:
+    number = _number(value)
+    if not number >= 0:
         raise ConfigurationError(f"{name} must be seconds, at least 0, got {value!r}")
-    return float(value)
+    return number
 
 
 def interval(name: str, value: Any) -> float:
@@ -194,7 +212,7 @@ def check_weights(weights: Any) -> dict[str, float]:
     if not isinstance(weights, Mapping):
         raise ConfigurationError(f"weights must map tenants to numbers, got {weights!r}")
     for tenant, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 < float(weight) < math.inf:
+        if not 0 < _number(weight) < math.inf:
             raise ConfigurationError(f"weights[{tenant!r}] must be a positive number, got {weight!r}")
     return dict(weights)
 
@@ -216,7 +234,7 @@ def check_eager(when: Any) -> Eagerness:
 
 def check_headroom(part: Any) -> float:
     """The part of a limit that is left unused."""
-    if isinstance(part, bool) or not isinstance(part, Real) or not 0 <= float(part) < 1:
+    if not 0 <= _number(part) < 1:
         raise ConfigurationError(f"headroom must be a number from 0 to below 1, got {part!r}")
     return float(part)
 

@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from adaptive_rate_limiter.clock import Clock
-    from adaptive_rate_limiter.core.account import AccountReport
     from adaptive_rate_limiter.core.bucket import Bucket
     from adaptive_rate_limiter.core.quota import Cost
-    from adaptive_rate_limiter.core.tally import TallyReport
+    from adaptive_rate_limiter.core.reports import AccountReport, TallyReport
     from adaptive_rate_limiter.options import WorkOptions
 
 __all__ = ["BucketSnapshot", "Forecast", "LimitSnapshot", "LimiterSnapshot", "Reports"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
 from adaptive_rate_limiter.core.hold import RESERVED, HoldState
+from adaptive_rate_limiter.options import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -273,8 +274,8 @@ def _known(amount: Any) -> float | None:
     if amount is None:
         return None
     if type(amount) is int:
-        return amount if amount >= 0 else None
+        return amount if 0 <= amount <= MOST else None
     try:
-        return amount if 0 <= amount < inf else None
+        return float(amount) if 0 <= amount < inf else None
     except TypeError:
         return None

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptive_rate_limiter.core.account import AccountReport, lower_bound
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
+from adaptive_rate_limiter.core.course import lower_bound
 from adaptive_rate_limiter.core.gauge import Gauge
 from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.core.quota import Quota
+from adaptive_rate_limiter.core.reports import AccountReport
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import ChatResult
 
-from adaptive_rate_limiter.core.estimate import Estimator
+from adaptive_rate_limiter.reservation import Reservation
 from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unexpected type for token usage:UserWarning")
@@ -23,13 +23,15 @@ PLENTY = {"requests_per_minute": 10_000, "tokens_per_minute": 10_000_000, "algor
 def recorded(monkeypatch):
     """Pairs of (guessed prompt tokens, told prompt tokens), one for each settled call."""
     pairs = []
-    learn = Estimator.learn
+    settle = Reservation.settle
 
-    def noted(self, guessed, input_tokens, *usage):
-        pairs.append((guessed, input_tokens))
-        learn(self, guessed, input_tokens, *usage)
+    def noted(self, **usage):
+        first = settle(self, **usage)
+        if first:
+            pairs.append((self.call.guessed, usage.get("input_tokens")))
+        return first
 
-    monkeypatch.setattr(Estimator, "learn", noted)
+    monkeypatch.setattr(Reservation, "settle", noted)
     return pairs
 
 

@@ -1,5 +1,7 @@
 """A wrong argument is told at once, by its name and its value."""
 
+from fractions import Fraction
+
 import pytest
 
 from adaptive_rate_limiter import ConfigurationError, Limiter, MemoryBackend, Quota
@@ -59,6 +61,8 @@ CALL = [
     ({"tokens": INF}, "tokens", "inf"),
     ({"tokens": "100"}, "tokens", "'100'"),
     ({"tokens": True}, "tokens", "True"),
+    ({"tokens": 10**400}, "tokens", "10000"),
+    ({"units": {"images": Fraction(10**400)}}, "units['images']", "10000"),
     ({"tokens": 5, "input_tokens": -1}, "input_tokens", "-1"),
     ({"input_tokens": NAN}, "input_tokens", "nan"),
     ({"output_tokens": -2}, "output_tokens", "-2"),
@@ -71,6 +75,7 @@ CALL = [
     ({"tenant": 5}, "tenant", "5"),
     ({"priority": NAN}, "priority", "nan"),
     ({"priority": INF}, "priority", "inf"),
+    ({"priority": 10**400}, "priority", "10000"),
     ({"priority": "high"}, "priority", "'high'"),
     ({"model": 4}, "model", "4"),
     ({"model": ["gpt-4o"]}, "model", "['gpt-4o']"),
@@ -108,11 +113,11 @@ def test_a_configuration_error_is_a_value_error():
 
 
 def test_numbers_of_other_libraries_are_numbers(clock):
-    from fractions import Fraction
-
     limiter = Limiter(quotas={"tokens": 1000}, clock=clock)
-    limiter.acquire("m", tokens=Fraction(1, 2), timeout=Fraction(1, 2)).settle()
-    assert limiter.snapshot().buckets[0].limits[0].remaining == 999.5
+    half = Fraction(1, 2)
+    limiter.acquire("m", tokens=half, timeout=half, priority=half).settle()
+    limiter.acquire("m", input_tokens=half, output_tokens=half, max_tokens=half).settle(tokens=half)
+    assert limiter.snapshot().buckets[0].limits[0].remaining == 999
 
 
 QUOTAS = [

@@ -33,6 +33,17 @@ def test_a_copy_is_the_same_limiter(copied):
     assert copied({"deep": [limiter]})["deep"][0] is limiter
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda snapshot: pickle.loads(pickle.dumps(snapshot))])
+def test_a_snapshot_can_be_copied_and_sent(copied):
+    limiter = Limiter(quotas={"requests": 60, "tokens": 1000})
+    limiter.acquire("m", tokens=10).settle(tokens=5)
+    snapshot = limiter.snapshot()
+    again = copied(snapshot)
+    assert again == snapshot
+    assert again.buckets[0].account.binding == snapshot.buckets[0].account.binding
+    assert again.buckets[0].tally.overestimated == 5
+
+
 def _sent(limiter):
     """As it comes out in a process that does not know it."""
     sent = pickle.dumps(limiter)

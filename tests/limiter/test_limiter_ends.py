@@ -5,6 +5,7 @@ import contextlib
 import gc
 import subprocess
 import sys
+from decimal import Decimal
 
 import pytest
 from tests.garbage import collect
@@ -37,6 +38,8 @@ def tokens(bucket):
         ({"tokens": -1}, 5000),
         ({"tokens": float("inf")}, 5000),
         ({"tokens": "400"}, 5000),
+        ({"tokens": 10**400}, 5000),
+        ({"tokens": Decimal(400)}, 5600),
         ({"input_tokens": 100, "output_tokens": None}, 5000),
     ],
 )

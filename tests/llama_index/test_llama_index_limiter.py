@@ -17,7 +17,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import BaseModel
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
-from adaptive_rate_limiter.core.estimate import Estimator
+from adaptive_rate_limiter.reservation import Reservation
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter, AdaptiveLLM
 
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
@@ -35,13 +35,15 @@ def _said(text="hello"):
 def recorded(monkeypatch):
     """Pairs of (guessed prompt tokens, told prompt tokens), one for each settled call."""
     pairs = []
-    learn = Estimator.learn
+    settle = Reservation.settle
 
-    def noted(self, guessed, input_tokens, *usage):
-        pairs.append((guessed, input_tokens))
-        learn(self, guessed, input_tokens, *usage)
+    def noted(self, **usage):
+        first = settle(self, **usage)
+        if first:
+            pairs.append((self.call.guessed, usage.get("input_tokens")))
+        return first
 
-    monkeypatch.setattr(Estimator, "learn", noted)
+    monkeypatch.setattr(Reservation, "settle", noted)
     return pairs
 
 

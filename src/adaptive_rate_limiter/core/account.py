@@ -9,69 +9,14 @@ what the line was waiting for at the time. A limit that changed counts for as lo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.course import Course, lower_bound, refill
 from adaptive_rate_limiter.core.levels import BucketLevel
-from adaptive_rate_limiter.core.quota import REQUESTS
+from adaptive_rate_limiter.core.reports import NOBODY, AccountReport
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.gauge import Gauge
-
-NOBODY = "empty queue"
-WORTH_SAYING = 0.0005  # of the time: what would be said as 0.1 %
-TENTH = 0.05  # seconds: what would be said as 0.1 s
-WORDS = {NOBODY: "an empty line", "undiscovered limit": "finding out the limit"}
-
-
-@dataclass(frozen=True, slots=True)
-class AccountReport:
-    """`elapsed` seconds were taken for work that needed at least `lower_bound` of the limit on `binding`.
-
-    `share` is lower_bound / elapsed, at most 1. `waited` tells how long each reason held the line back.
-    Of the binding limit, if it is a token bucket: `lost` tells the seconds of refill that overflowed, by
-    cause, and `left` the seconds of refill that were not used in the end.
-    """
-
-    elapsed: float
-    lower_bound: float
-    share: float
-    binding: str | None
-    waited: dict[str, float] = field(default_factory=dict)
-    lost: dict[str, float] = field(default_factory=dict)
-    left: float = 0.0
-
-    def __str__(self) -> str:
-        if not self.lower_bound:
-            return self._held_back() or "no limit was reached"
-        parts = [f"{self.share:.0%} of what the limits allowed", f"{self.binding} bound{self._how_long()}"]
-        parts += [
-            f"{seconds / self.elapsed:.1%} lost to {self._named(cause)}"
-            for cause, seconds in self.lost.items()
-            if seconds >= WORTH_SAYING * self.elapsed
-        ]
-        if self.left:
-            parts.append(f"{self.left / self.elapsed:.1%} left unused")
-        return "; ".join(parts)
-
-    def _held_back(self) -> str:
-        waits = [
-            f"{seconds:.1f} s by {WORDS.get(cause, cause)}"
-            for cause, seconds in self.waited.items()
-            if seconds >= TENTH
-        ]
-        return f"no limit was used up; held back {', '.join(waits)}" if waits else ""
-
-    def _how_long(self) -> str:
-        held_back = self.waited.get(self.binding or "", 0.0)
-        return f" {held_back / self.elapsed:.0%} of the time" if held_back else ""
-
-    def _named(self, cause: str) -> str:
-        """A bucket for which the line waits is full because more came back than fits, or because nobody went in time."""
-        if cause != self.binding:
-            return WORDS.get(cause, cause)
-        return "calls that went late" if cause == REQUESTS else "reservations that were too large"
 
 
 def cause_of(reason: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.account import cause_of
 from adaptive_rate_limiter.core.events import Events
 from adaptive_rate_limiter.core.quota import REQUESTS, TOKENS, Cost
+from adaptive_rate_limiter.core.reports import TallyReport, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,64 +20,11 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.core.told import ToldGauge
     from adaptive_rate_limiter.types import Refusal, RefusalKind
 
-BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)  # seconds of waiting
 WORTH_SAYING = 0.1  # by which part of itself a limit that only refusals tell has to change to be said again
 MINUTE = 60.0  # what such a limit counts in
 LONGER = 2.0  # times a pause has to turn out longer than was said, to be said again
 
 _serials = count(1)
-
-
-class Waits:
-    """How many waits were at most as long as each of BOUNDS and longer than the bound before; the last: longer."""
-
-    __slots__ = ("counts", "seconds")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.seconds = 0.0  # in all
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.seconds += seconds
-
-    def copy(self) -> Waits:
-        copied = Waits()
-        copied.counts, copied.seconds = self.counts.copy(), self.seconds
-        return copied
-
-
-@dataclass(frozen=True, slots=True)
-class TallyReport:
-    """What a bucket has counted since it was made; an attempt is one, amounts are in their units, times in seconds.
-
-    `serial`: no other bucket of this process has it. `idle`: since the last admission; inf if there was none.
-    `admitted`: all, those included that moved to another bucket when their request showed where they belong.
-    `ended`: by outcome: settled, cancelled, refused, unknown, moved. What is left of `admitted` is in flight.
-    `refused`: the provider's refusals, by kind. `rejected`: the limiter's own, by reason. `withdrawn`: callers
-    that gave up in line. `waits`: of those admitted after a wait, by what they waited for; `held_back`: how long
-    the line as a whole waited for it. `oldest_wait`: so far, of the one that is first by age.
-    `pauses`: by reason. `limit_changes`: by unit and "learned", "raised" or "lowered". `reserved`: by unit; of
-    tokens, `overestimated` were given back, and `underestimated` were charged beyond. `used_by_others`: by unit
-    and window, what headers show beyond our own use, at least.
-    """
-
-    serial: int
-    idle: float
-    admitted: int
-    ended: dict[str, int]
-    refused: dict[str, int]
-    rejected: dict[str, int]
-    withdrawn: int
-    waits: dict[str, Waits]
-    held_back: dict[str, float]
-    oldest_wait: float
-    pauses: dict[str, int]
-    limit_changes: dict[tuple[str, str], int]
-    reserved: dict[str, float]
-    overestimated: float
-    underestimated: float
-    used_by_others: dict[tuple[str, float], float]
 
 
 class Tally:

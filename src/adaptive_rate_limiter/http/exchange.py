@@ -9,7 +9,7 @@ from adaptive_rate_limiter.http.payload import usage_in
 from adaptive_rate_limiter.reservation import current_reservation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from adaptive_rate_limiter.http.payload import UsageReader
     from adaptive_rate_limiter.reservation import Reservation
@@ -19,7 +19,6 @@ NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "Unsupp
 READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM = b"application/x-www-form-urlencoded"
 FIRST_ERROR = 400
-WRITTEN = "send_request_body.complete"
 
 
 class Reply:
@@ -85,7 +84,7 @@ class Exchange:
         return True
 
     def begin(self, written: Callable[[Reservation], Any]) -> bool:
-        """True if it has to be admitted before it is sent. `written` makes a trace of its way: see there."""
+        """True if it has to be admitted before it is sent. `written` makes a trace of its way, see http/trace.py."""
         reservation, extensions = self.reservation, self.request.extensions
         traced = reservation.times_matter and "trace" not in extensions
         if traced:
@@ -131,29 +130,6 @@ def exchange_of(request: Any) -> Exchange | None:
         return None
     exchange = Exchange(request)
     return exchange if exchange.joins(reservation) else None
-
-
-def written(reservation: Reservation) -> Callable[[str, Any], None]:
-    """A trace, in the sense of httpcore, that notes when the request was written.
-
-    A busy client may take a second from `send` to there, and its connections wait for each other.
-    """
-
-    def trace(event: str, _info: Any) -> None:
-        if event.endswith(WRITTEN):
-            reservation.begin(written=True)
-
-    return trace
-
-
-def awritten(reservation: Reservation) -> Callable[[str, Any], Coroutine[Any, Any, None]]:
-    """`written` for asynchronous clients."""
-    note = written(reservation)
-
-    async def trace(event: str, info: Any) -> None:
-        note(event, info)
-
-    return trace
 
 
 def _body_of(response: Any) -> Any:

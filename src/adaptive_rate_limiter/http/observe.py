@@ -14,8 +14,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import CapacityExceededError
-from adaptive_rate_limiter.http.exchange import FIRST_ERROR, awritten, exchange_of, written
+from adaptive_rate_limiter.http.exchange import FIRST_ERROR, exchange_of
 from adaptive_rate_limiter.http.streams import awatch, watch
+from adaptive_rate_limiter.http.trace import awritten, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,9 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import ConfigurationError
-from adaptive_rate_limiter.http.exchange import FIRST_ERROR, Exchange, awritten, written
+from adaptive_rate_limiter.http.exchange import FIRST_ERROR, Exchange
 from adaptive_rate_limiter.http.payload import describe
 from adaptive_rate_limiter.http.streams import awatch, library_of, watch
+from adaptive_rate_limiter.http.trace import awritten, written
 from adaptive_rate_limiter.limiter import Limiter
 from adaptive_rate_limiter.reservation import current_reservation
 

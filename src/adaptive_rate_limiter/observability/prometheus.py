@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from adaptive_rate_limiter.core.tally import BOUNDS
+from adaptive_rate_limiter.core.reports import BOUNDS
 from adaptive_rate_limiter.exceptions import ConfigurationError
 from adaptive_rate_limiter.observability.metrics import (
     BUCKET,

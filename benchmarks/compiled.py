@@ -1,0 +1,10 @@
+"""The interpreter that has the compiled wheel, where `make compiled` or `make bench` has made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_python = Path(__file__).parent.parent / ".venv-compiled" / "bin" / "python"
+
+PYTHON = str(_python) if _python.exists() else None
+MISSING = "The compiled wheel was not measured: there was no C compiler to make it with."
