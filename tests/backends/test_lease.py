@@ -246,7 +246,9 @@ def test_slow_traffic_asks_once_a_call(world):
     for _ in range(20):
         world.now += 2.0
         call = worker.call()
-        world.now += 0.5
+        world.now += 0.1  # of its client: no lateness worth telling
+        worker.bucket.begin(call, world.now, written=True)
+        world.now += 0.4
         worker.bucket.settle(call, _usage(0.0), world.now)
         worker.settle_down()
     assert worker.renewals <= 21

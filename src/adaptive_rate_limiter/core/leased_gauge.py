@@ -30,7 +30,12 @@ DOUBTFUL = 0.1  # of a reading: one that speaks for no bucket
 SURER = 2.0  # times the evidence that the pool has: worth telling, though it is for the same
 MARKS = 256  # grants remembered, for headers of requests that were sent after them
 HUGE = 1e12  # more than any amount
-SLACK = 0.5  # of the time that the pool reckons with: what takes longer to be sent is told
+SLACK = 0.5  # of the time that the pool reckons with; the rest is the way to the provider
+
+
+def slack(window: float) -> float:
+    """Seconds from an admission to its send: what takes longer is told, since the window would give it back too early."""
+    return SLACK * on_the_way(window)
 
 
 class LeaseGauge(Gauge):
@@ -201,8 +206,8 @@ class LeaseGauge(Gauge):
 
     def _late(self, sent: Sequence[Hold], now: float) -> tuple[float, float, float]:
         """How much of this went later than the pool reckons with, when it was admitted, and when it was sent."""
-        slack = SLACK * on_the_way(self.window)
-        late = [hold for hold in sent if self.unit in hold.cost and hold.sent_at - hold.at > slack]
+        most = slack(self.window)
+        late = [hold for hold in sent if self.unit in hold.cost and hold.sent_at - hold.at > most]
         if not late:
             return 0.0, 0.0, 0.0
         return (

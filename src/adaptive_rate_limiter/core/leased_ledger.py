@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.evidence import Shot, fit_of_reset
-from adaptive_rate_limiter.core.leased_gauge import LeaseGauge
+from adaptive_rate_limiter.core.leased_gauge import LeaseGauge, slack
 from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.core.quota import REQUESTS
 from adaptive_rate_limiter.core.told import ToldGauge
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.core.lease import Lease
     from adaptive_rate_limiter.core.quota import Cost
     from adaptive_rate_limiter.types import QuotaReading
-
-LATE = 0.01  # seconds from an admission to its send that are worth a look
 
 
 class LeasedLedger(Ledger):
@@ -47,7 +45,7 @@ class LeasedLedger(Ledger):
         self._look_at_clock(hold)
 
     def _look_at_clock(self, hold: Hold) -> None:
-        if hold.sent_at - hold.at > LATE:
+        if hold.sent_at - hold.at > slack(self.shortest_window):
             self.late[hold] = None
 
     def take_late(self) -> list[Hold]:
