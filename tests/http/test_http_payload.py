@@ -146,15 +146,22 @@ def _read(chunks, content_type="application/json", encoding=""):
     return reader.finish()
 
 
-def test_the_end_of_a_long_body_tells_its_usage():
-    vectors = [[0.123456789] * 1536 for _ in range(300)]
-    body = json.dumps(
-        {"data": vectors, "model": "m", "usage": {"prompt_tokens": 30, "total_tokens": 30}}
-    ).encode()
-    assert len(body) > 5_000_000
+@pytest.mark.parametrize("vectors", [1, 10, 300])
+def test_the_end_of_a_long_body_tells_its_usage(vectors):
+    """What is before it is not read: here it is no JSON."""
+    body = b'{"data": [' + b"[0.123456789, oops], " * 1536 * vectors
+    body += b'], "model": "m", "usage": {"prompt_tokens": 30, "total_tokens": 30}}'
     told = {"input_tokens": 30, "tokens": 30}
     assert usage_in(body) == told
     assert _read(body[at : at + 65536] for at in range(0, len(body), 65536)) == told
+
+
+@pytest.mark.parametrize(
+    "told", [{"meta": {"tokens": {"input_tokens": 30}}}, {"prompt_eval_count": 30, "eval_count": 0}]
+)
+def test_a_body_that_calls_it_otherwise_is_read_as_a_whole(told):
+    body = json.dumps({"embeddings": [0.123456789] * 1536, **told}).encode()
+    assert usage_in(body)["input_tokens"] == 30
 
 
 def test_the_last_usage_of_a_long_body_counts():

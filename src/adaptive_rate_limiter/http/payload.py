@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-WHOLE = (
-    256 * 1024
-)  # bytes of a body that is read as a whole; a longer one (embeddings) tells its usage at the end
+SHORT = (
+    4 * 1024
+)  # bytes of a body that is read as a whole; of a longer one (embeddings) its end is looked at first
+WHOLE = 256 * 1024  # bytes of a body that is read as a whole if need be
 LONGEST_EVENT = 1024 * 1024  # bytes of one line of a stream; OpenAI's last event repeats the whole answer
 
 PROMPTS = frozenset({
@@ -114,14 +115,22 @@ def usage_of(body: Any) -> dict[str, float] | None:
 
 
 def usage_in(content: bytes) -> dict[str, float] | None:
-    """The usage that a whole body tells; of a long body, only its end is read."""
-    if len(content) <= WHOLE:
-        try:
-            return usage_of(json.loads(content))
-        except (ValueError, RecursionError):
-            return None
+    """The usage that a whole body tells. Its last one counts: in a string, quotes are escaped.
+
+    To read a hundred vectors takes milliseconds, and whoever asked for them will read them as well.
+    """
+    told = _last_usage_in(content) if len(content) > SHORT else None
+    if told or len(content) > WHOLE:
+        return told
+    try:
+        return usage_of(json.loads(content))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _last_usage_in(content: bytes) -> dict[str, float] | None:
     found = None
-    for found in LAST_USAGE.finditer(content, len(content) - WHOLE):  # noqa: B007 - the last one counts
+    for found in LAST_USAGE.finditer(content, max(0, len(content) - WHOLE)):  # noqa: B007 - the last one counts
         pass
     if found is None:
         return None
