@@ -276,7 +276,7 @@ def test_latency(client, latency):
         for stream in (False, True):
             started = time.monotonic()
             chat(client, emulator, stream=stream)
-            assert 0.05 <= time.monotonic() - started < 0.5
+            assert 0.05 <= time.monotonic() - started < 5.0  # of milliseconds, 50 s would be asked
 
 
 def test_it_can_be_asked_over_http(client):
