@@ -7,4 +7,4 @@ from pathlib import Path
 _python = Path(__file__).parent.parent / ".venv-compiled" / "bin" / "python"
 
 PYTHON = str(_python) if _python.exists() else None
-MISSING = "The compiled wheel was not measured: there was no C compiler to make it with."
+MISSING = "The compiled wheel was not measured; `make compiled` makes it where there is a C compiler."

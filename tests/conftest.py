@@ -89,3 +89,21 @@ def turn():
             await asyncio.sleep(0)
 
     return turn
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Pairs of (guessed prompt tokens, told prompt tokens), one for each settled call."""
+    from adaptive_rate_limiter.reservation import Reservation
+
+    pairs = []
+    settle = Reservation.settle
+
+    def noted(self, **usage):
+        first = settle(self, **usage)
+        if first:
+            pairs.append((self.call.guessed, usage.get("input_tokens")))
+        return first
+
+    monkeypatch.setattr(Reservation, "settle", noted)
+    return pairs

@@ -77,6 +77,19 @@ def test_what_a_header_told_to_be_left_is_not_sent_by_each_of_those_that_are_out
     assert 0 <= left <= 4
 
 
+def test_what_is_sent_late_while_the_pool_cannot_be_reached_is_not_gathered(world):
+    """An outage may be long, and what was sent in it counts from when it is told."""
+    worker = world.worker(MINUTE)
+    worker.call()
+    worker.reachable = False
+    call = worker.call()
+    world.now += 2.0
+    worker.settle_down()
+    assert call.hold is not None
+    worker.bucket.begin(call, world.now + 1.0, written=True)
+    assert not worker.lease.ledger.late
+
+
 def test_open_lets_everything_go(world):
     worker = world.worker(MINUTE, on_outage="open")
     worker.reachable = False

@@ -12,27 +12,10 @@ from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import ChatResult
 
-from adaptive_rate_limiter.reservation import Reservation
 from langchain_adaptive_rate_limiter import AdaptiveLimiter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unexpected type for token usage:UserWarning")
 PLENTY = {"requests_per_minute": 10_000, "tokens_per_minute": 10_000_000, "algorithm": "fixed_window"}
-
-
-@pytest.fixture
-def recorded(monkeypatch):
-    """Pairs of (guessed prompt tokens, told prompt tokens), one for each settled call."""
-    pairs = []
-    settle = Reservation.settle
-
-    def noted(self, **usage):
-        first = settle(self, **usage)
-        if first:
-            pairs.append((self.call.guessed, usage.get("input_tokens")))
-        return first
-
-    monkeypatch.setattr(Reservation, "settle", noted)
-    return pairs
 
 
 PROMPTS = ["word" * size for size in range(1, 101)]

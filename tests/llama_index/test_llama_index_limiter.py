@@ -17,7 +17,6 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import BaseModel
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
-from adaptive_rate_limiter.reservation import Reservation
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter, AdaptiveLLM
 
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
@@ -29,22 +28,6 @@ class City(BaseModel):
 
 def _said(text="hello"):
     return [ChatMessage(role="user", content=text)]
-
-
-@pytest.fixture
-def recorded(monkeypatch):
-    """Pairs of (guessed prompt tokens, told prompt tokens), one for each settled call."""
-    pairs = []
-    settle = Reservation.settle
-
-    def noted(self, **usage):
-        first = settle(self, **usage)
-        if first:
-            pairs.append((self.call.guessed, usage.get("input_tokens")))
-        return first
-
-    monkeypatch.setattr(Reservation, "settle", noted)
-    return pairs
 
 
 async def _collect(stream):

@@ -45,6 +45,8 @@ class LeasedLedger(Ledger):
         self._look_at_clock(hold)
 
     def _look_at_clock(self, hold: Hold) -> None:
+        if self.lease.outage:
+            return  # what is sent without a pool counts from when it is told
         if hold.sent_at - hold.at > slack(self.shortest_window):
             self.late[hold] = None
 
