@@ -76,4 +76,4 @@ def keep_headroom(bucket: Bucket, part: float, now: float) -> None:
         gauge.look(now)
     if len(kept) < len(ledger.told):
         known = {gauge.told for gauge in kept}
-        ledger.gauges += [Headroom(told, part, now) for told in ledger.told if told not in known]
+        ledger.gauges.extend(Headroom(told, part, now) for told in ledger.told if told not in known)

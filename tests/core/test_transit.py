@@ -7,7 +7,7 @@ from adaptive_rate_limiter.core.transit import LONGEST, SPREAD, Transit
 
 
 def sent(at):
-    hold = Hold({"requests": 1.0}, at, 1, ())
+    hold = Hold({"requests": 1.0}, at, 1)
     hold.written = True
     return hold
 

@@ -6,12 +6,14 @@ import math
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.levels import BucketLevel, Level
+from adaptive_rate_limiter.core.transit import LONGEST
 from adaptive_rate_limiter.core.windows import SlidingLevel, WindowLevel
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.quota import Quota
 
 TOGETHER = 0.005  # seconds; a busy thread keeps others waiting for as long (sys.getswitchinterval)
+HALF = 0.5  # of a limit: where more is left, nothing is near
 INSTANT = 1e-4  # seconds to the next look at the least
 NAMES: dict[type, str] = {
     BucketLevel: "token_bucket",
@@ -24,7 +26,7 @@ class Gauge:
     """One limit on one unit. That which a user states counts in the one way that was stated."""
 
     __slots__ = (
-        "active", "buckets", "followed", "invitation", "left", "limit", "models", "source", "unit", "window",
+        "active", "buckets", "followed", "invitation", "left", "limit", "models", "source", "spare", "unit", "window",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +40,7 @@ class Gauge:
         self.follow(models)
         self.active = models  # those that are plausible: a call is admitted only by all of these
         self.left = limit  # when it was last asked
+        self.spare = 0.0  # what may surely be taken without asking again
         self.invitation: tuple[float, float] | None = (
             None  # when the provider said to come again, and with how much
         )
@@ -95,6 +98,14 @@ class Gauge:
             return max(least, self.invitation[1])
         return least
 
+    def take_stock(self, now: float) -> float:
+        """`available`, and how much of it is to `spare`: what lies above half of the limit, and above what a full
+        bucket may turn out to have lost while requests were on their way.
+        """
+        left = self.available(now)
+        self.spare = left - HALF * self.limit - LONGEST * self.rate
+        return left
+
     def catch_up(self, last_sent_at: float, now: float) -> None:
         """Nothing is in doubt any more: every call that was sent, the last at `last_sent_at`, was answered."""
 
@@ -133,6 +144,18 @@ class Gauge:
         if self.invitation is not None and amount <= self.invitation[1]:
             return max(now, min(ready, self.invitation[0]))
         return ready
+
+    def eta(self, amount: float, now: float) -> float:
+        """When it will have paid `amount`, however much that is."""
+        left = self.available(now)
+        if amount <= self.capacity:
+            return self.ready_at(amount, now)
+        if self.algorithm == "token_bucket":
+            return now + (amount - left) / self.rate
+        whole = self.ready_at(self.capacity, now)
+        if whole <= now:  # untouched: its first window begins with the first call
+            whole = now + self.window
+        return whole + (math.ceil((amount - left) / self.limit) - 1) * self.window
 
     def refused(self, amount: float, retry_after: float | None, now: float) -> None:
         """A refusal says that `amount` is not there, and that it will be after `retry_after` seconds.

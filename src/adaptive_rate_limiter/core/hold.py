@@ -35,10 +35,11 @@ class Hold:
     """What one call has reserved. `marks`: where each told gauge stood by then, this hold included."""
 
     __slots__ = (
-        "answered", "at", "cost", "counted_at", "marks", "on_the_way", "sent", "sent_at", "seq", "state", "told", "written",
+        "answered", "at", "cost", "counted_at", "end", "marks", "on_the_way", "posted", "replied_at", "sent", "sent_at", "seq", "state",
+        "told", "written",
     )  # fmt: skip
 
-    def __init__(self, cost: Cost, at: float, seq: int, marks: Sequence[Mark]) -> None:
+    def __init__(self, cost: Cost, at: float, seq: int) -> None:
         self.cost = cost
         self.at = at
         self.sent_at = at  # later than `at` where a busy caller took its time
@@ -47,7 +48,10 @@ class Hold:
         self.written = False  # `sent_at` is when the request left this machine, not when it was about to
         self.counted_at = at  # by the provider, as far as we know: windows give it back after that
         self.seq = seq
-        self.marks = marks
+        self.marks: Sequence[Mark] = ()
         self.answered = False
         self.told: Sequence[Gauge] = ()  # those of which its reply told what remains
         self.state = RESERVED
+        self.posted = False  # every gauge has heard of it
+        self.replied_at: float | None = None  # what happened before, for them to hear: when its reply came
+        self.end: tuple[Cost, float] | None = None  # what was used, and when that was told

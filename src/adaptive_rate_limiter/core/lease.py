@@ -49,7 +49,9 @@ class Lease:
         self.bucket = bucket
         stated = bucket.ledger.gauges
         self.ledger = bucket.ledger = LeasedLedger(self)
-        self.ledger.gauges += [LeaseGauge(f"={gauge.unit}/{gauge.window:g}", gauge, self) for gauge in stated]
+        self.ledger.gauges.extend(
+            LeaseGauge(f"={gauge.unit}/{gauge.window:g}", gauge, self) for gauge in stated
+        )
         self.gate: Gate | None = Gate(self, now)
         self.ledger.gauges.append(self.gate)
         self.began_at = now

@@ -22,6 +22,7 @@ class LeasedLedger(Ledger):
 
     def __init__(self, lease: Lease) -> None:
         super().__init__()
+        self.keeps_journal = False  # what is left of a lease, others want to know at once
         self.lease = lease
         self.sent = 0.0  # requests, but for those that were given back
         self.late: dict[Hold, None] = {}  # sent long after their admission, which the pool has not heard of

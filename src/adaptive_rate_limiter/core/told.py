@@ -21,7 +21,7 @@ from adaptive_rate_limiter.core.evidence import (
     unforeseen,
     windows_of_bucket,
 )
-from adaptive_rate_limiter.core.gauge import NAMES, Gauge
+from adaptive_rate_limiter.core.gauge import HALF, NAMES, Gauge
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.quota import REQUESTS
 from adaptive_rate_limiter.core.votes import SHALLOW, DepthVote, WindowVote
@@ -41,8 +41,7 @@ FLOOR_MAX = 0.05  # share of the limit kept for strangers on the key; from the s
 SURE_AFTER = 64  # readings: from then on not all are weighed where only a bucket is plausible, nor any read
 LATE = 0.5  # of a window: by how much a retry-after must contradict a way of counting to speak against it
 WHOLE_MAX = 0.1  # of a window: a limit per second would wait for three otherwise
-HALF = 0.5  # where more than this part of the limit is left, but for
-LOOK_AGAIN = 8  # one in so many, since providers change
+LOOK_AGAIN = 8  # of those that find nothing near, one in so many is weighed, since providers change
 FIRST_READINGS = 10  # in which a wrong guess of the window may be what speaks against a bucket
 
 
@@ -151,6 +150,7 @@ class ToldGauge(Gauge):
     def read(self, shot: Shot) -> None:
         """Take in a header."""
         reading, now = shot.reading, shot.now
+        self.spare = 0.0
         if shot.newest:
             doubtful = (
                 self.readings <= SURE_AFTER
