@@ -37,7 +37,7 @@ class Ours:
 
     name = "adaptive-rate-limiter"
 
-    def __init__(self, rate: float = PLENTY, burst: float = PLENTY) -> None:
+    def __init__(self, rate: float = PLENTY / 60, burst: float = PLENTY) -> None:
         tokens = Quota("tokens", 150 * rate * 60, 60.0, burst=150 * burst)
         self.limiter = Limiter(quotas=[Quota("requests", rate * 60, 60.0, burst=burst), tokens])
 

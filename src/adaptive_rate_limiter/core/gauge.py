@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.core.quota import Quota
 
 TOGETHER = 0.005  # seconds; a busy thread keeps others waiting for as long (sys.getswitchinterval)
-HALF = 0.5  # of a limit: where more is left, nothing is near
+HALF = 0.5  # of all that there can be: where more is left, no limit is near
 INSTANT = 1e-4  # seconds to the next look at the least
 NAMES: dict[type, str] = {
     BucketLevel: "token_bucket",
@@ -99,11 +99,11 @@ class Gauge:
         return least
 
     def take_stock(self, now: float) -> float:
-        """`available`, and how much of it is to `spare`: what lies above half of the limit, and above what a full
-        bucket may turn out to have lost while requests were on their way.
+        """`available`, and how much of it is to `spare`: what lies above half of all that there can be, and above what
+        a full bucket may turn out to have lost while requests were on their way.
         """
         left = self.available(now)
-        self.spare = left - HALF * self.limit - LONGEST * self.rate
+        self.spare = left - HALF * self.capacity - LONGEST * self.rate
         return left
 
     def catch_up(self, last_sent_at: float, now: float) -> None:
