@@ -111,11 +111,13 @@ class Reservation:
 
     def pass_unread(self) -> bool:
         """Note a success without reading it, if nothing is near its limit and one was read just now; else False."""
-        bucket, limiter = self.bucket, self._limiter
-        if not limiter.may_pass_unread or limiter.clock.now() >= bucket.bucket.unread_until:
+        core, limiter = self.bucket.bucket, self._limiter
+        now = limiter.clock.now()
+        if not limiter.may_pass_unread or now >= core.unread_until:
             return False
         self.refusal = None
-        bucket.step(Bucket.pass_unread, self.call)
+        if not core.note_reply(self.call, now):
+            self.bucket.step(Bucket.pass_unread, self.call)
         return True
 
     # The two ends

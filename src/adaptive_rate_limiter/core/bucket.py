@@ -308,6 +308,15 @@ class Bucket:
         else:
             self._passed(call, now)
 
+    def note_reply(self, call: Call, now: float) -> bool:
+        """`pass_unread` of a call that is only in the journal yet: needs no lock. False if it is not."""
+        hold = call.hold
+        if hold is None or hold.posted or call.trial is not None or self.concurrency.window < math.inf:
+            return False
+        self.failures = 0
+        hold.replied_at = now
+        return True
+
     def pass_unread(self, call: Call, now: float) -> None:
         """A call went well, and nothing is near its limit: its header may stay unread until `unread_until`."""
         if call.hold is not None:

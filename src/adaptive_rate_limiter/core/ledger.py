@@ -200,6 +200,8 @@ class Ledger:
             return False
         if not hold.posted:
             post(self)
+        if hold.replied_at is not None:
+            self.arrived(hold, hold.replied_at)
         hold.state = state
         if hold.on_the_way:
             self._arrive(hold, hold.sent_at)
@@ -369,6 +371,7 @@ class Ledger:
                 hold.replied_at = now
                 return
             post(self)
+        hold.replied_at = None
         by = self.transit.counted_by(hold, now, processing)
         for gauge in self._gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
