@@ -63,7 +63,15 @@ def test_a_refusal_fills_retry_after():
         ("1e400", None),
     ],
 )
-@pytest.mark.parametrize("name", ["openai-processing-ms", "X-Envoy-Upstream-Service-Time"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openai-processing-ms",
+        "X-Envoy-Upstream-Service-Time",
+        "cmp-upstream-response-duration",
+        "ms-azureml-model-time",
+    ],
+)
 def test_how_long_the_provider_worked(headers, told, seconds, name):
     processing = parse_response({**headers, name: told}, None, 200).processing
     assert processing == (None if seconds is None else pytest.approx(seconds))

@@ -72,3 +72,10 @@ def test_every_answer_has_a_true_date(talk, provider):
 def test_the_reset_is_the_time_to_full_or_the_end_of_the_window(talk, algorithm, reset):
     answer = talk("openai", requests_per_minute=10, algorithm=algorithm)()
     assert answer.headers["x-ratelimit-reset-requests"] == reset
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"), [("openai", "openai-processing-ms"), ("azure", "x-envoy-upstream-service-time")]
+)
+def test_a_reply_tells_how_long_the_provider_worked_on_it(talk, provider, name):
+    assert 100 <= float(talk(provider, latency=0.1)().headers[name]) < 10_000

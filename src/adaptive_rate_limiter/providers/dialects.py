@@ -123,6 +123,8 @@ NAMES: Mapping[str, tuple[str, float]] = MappingProxyType({
     "x-amzn-errortype": ("code", 0),
     "openai-processing-ms": ("processing", 1e-3),
     "x-envoy-upstream-service-time": ("processing", 1e-3),  # of Envoy, before many a provider
+    "cmp-upstream-response-duration": ("processing", 1e-3),  # Azure OpenAI
+    "ms-azureml-model-time": ("processing", 1e-3),  # Azure OpenAI
     "ratelimit": ("ietf", 0),
     "x-ratelimit": ("marker", 0),  # Together: a boolean
     "ratelimit-policy": ("policy", 0),

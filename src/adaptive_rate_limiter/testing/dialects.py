@@ -291,7 +291,7 @@ def _silent_anthropic_refusal(verdict: Verdict, _model: str) -> Answer:
 
 DIALECTS: dict[str, Dialect] = {
     "openai": Dialect(_openai_headers, _openai_refusal, processing="openai-processing-ms"),
-    "azure": Dialect(_azure_headers, _azure_refusal),
+    "azure": Dialect(_azure_headers, _azure_refusal, processing="x-envoy-upstream-service-time"),
     "anthropic": Dialect(_anthropic_headers, _anthropic_refusal),
     "groq": Dialect(_groq_headers, _groq_refusal),
     "ietf": Dialect(_ietf_headers, _ietf_refusal),
