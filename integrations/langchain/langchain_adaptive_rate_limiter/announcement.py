@@ -30,6 +30,11 @@ class Announcement(NamedTuple):
     messages: list[list[BaseMessage]]
     options: Mapping[str, Any]
 
+    @property
+    def alone(self) -> bool:
+        """No other run was started by the same call."""
+        return (self.options.get("batch_size") or 1) == 1
+
 
 announced: ContextVar[dict[UUID, Announcement] | None] = ContextVar(
     "langchain_adaptive_announced", default=None
@@ -37,10 +42,10 @@ announced: ContextVar[dict[UUID, Announcement] | None] = ContextVar(
 """The runs of this context that have started, and may ask for admission; shared with contexts copied from it."""
 
 
-def announce(announcement: Announcement, siblings: int) -> None:
-    """Remember it for the `acquire` that follows. `siblings`: runs that one call starts together."""
+def announce(announcement: Announcement, *, first: bool) -> None:
+    """Remember it for the `acquire` that follows. `first`: none that was announced before it still asks."""
     waiting = announced.get()
-    if waiting is None or siblings == 1:
+    if waiting is None or first:
         waiting = {}
         announced.set(waiting)
     waiting[announcement.run_id] = announcement

@@ -13,7 +13,7 @@ from adaptive_rate_limiter.adapters import limiter_from
 from adaptive_rate_limiter.http import observe_http as start_observation
 from adaptive_rate_limiter.views import Shown
 from langchain_adaptive_rate_limiter.announcement import Announcement, announce, claim, describe
-from langchain_adaptive_rate_limiter.callbacks import attach, observe_runs
+from langchain_adaptive_rate_limiter.callbacks import observe_runs
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -81,8 +81,7 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
         if announcement is None:  # asked for by hand: nobody will say how it ended
             reservation.lapse()
             return None
-        self._observer.keep(announcement.run_id, reservation, manager)
-        attach(announcement.run_id, reservation)
+        self._observer.follow(announcement, reservation, manager)
         handlers = getattr(manager, "handlers", None)
         if reservation.waited < LEAST_WAIT or not handlers:
             return None
@@ -102,7 +101,7 @@ def _restored(limiter: Limiter, observe_http: bool) -> AdaptiveLimiter:
 def _later(announcement: Announcement | None) -> None:
     """Not admitted now: whoever asked may ask again."""
     if announcement is not None:
-        announce(announcement, siblings=2)
+        announce(announcement, first=False)
 
 
 def _caller() -> FrameType | None:
