@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,8 +137,13 @@ def test_an_answer_that_cannot_be_read_reaches_the_caller_and_ends_its_hold(limi
     assert "could not be read" in caplog.text
 
 
+def _start(metadata=None):
+    managers = CallbackManager.configure(inheritable_metadata=metadata)
+    return managers.on_chat_model_start({}, [[HumanMessage("hi")]], batch_size=1)
+
+
 def _admitted_run(limiter):
-    (run_manager,) = CallbackManager.configure().on_chat_model_start({}, [[HumanMessage("hi")]], batch_size=1)
+    (run_manager,) = _start()
     limiter.acquire()
     return run_manager
 
@@ -157,6 +163,38 @@ def test_a_run_whose_end_is_told_twice_is_counted_once():
         manager.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]))
     (tokens,) = _bucket(limiter).limits
     assert (round(tokens.remaining), _bucket(limiter).in_flight) == (993, 0)
+
+
+class RefusedError(Exception):
+    status_code = 429
+
+    def __init__(self):
+        super().__init__("429: too many requests")
+        self.response = SimpleNamespace(status_code=429, headers={"retry-after": "2"}, text="{}")
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_where_no_run_manager_is_found_our_handler_stays_and_hears_the_end(failed, limiter):
+    (manager,) = _start()  # under a name that LangChain's callers do not give it
+    limiter.acquire()
+    assert _bucket(limiter).in_flight == 1
+    error = RefusedError()
+    if failed:
+        manager.on_llm_error(error)
+    else:
+        manager.on_llm_end(LLMResult(generations=[[ChatGeneration(message=ANSWER)]]))
+    assert (_bucket(limiter).in_flight, _bucket(limiter).refused) == (0, int(failed))
+    assert hasattr(error, "__notes__") == failed
+
+
+def test_whoever_may_not_wait_may_ask_again_for_the_same_run():
+    limiter = AdaptiveLimiter(quotas={"requests": 1})
+    assert limiter.limiter.try_acquire("scripted")
+    (run_manager,) = _start({"ls_model_name": "scripted"})
+    assert not limiter.acquire(blocking=False)
+    assert not limiter.acquire(blocking=False)
+    assert (_bucket(limiter).bucket_id, _bucket(limiter).admitted) == ("default/scripted", 1)
+    assert run_manager.handlers
 
 
 async def test_streams_that_ended_leave_nothing_on_the_task_that_read_them(limiter):

@@ -82,12 +82,12 @@ class RunObserver(ModelHandler):
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any
     ) -> None:
         _step_aside(options.get("parent_run_id"))
-        announcement = Announcement(run_id, serialized, messages, options)
-        announce(announcement, first=announcement.alone)
+        announce(Announcement(run_id, serialized, messages, options))
 
     def follow(self, announcement: Announcement, reservation: Reservation, manager: Any) -> None:
         """End what was reserved for the run when that ends, as its manager tells, else as a handler hears."""
-        attach(announcement.run_id, reservation)
+        reservation.attach()
+        attached.set((announcement.run_id, reservation))
         if manager is None:
             self.keep(announcement.run_id, reservation)
             return
@@ -109,11 +109,6 @@ attached: ContextVar[tuple[UUID, Reservation] | None] = ContextVar(
     "langchain_adaptive_attached", default=None
 )
 """The run that was admitted last in this context."""
-
-
-def attach(run_id: UUID, reservation: Reservation) -> None:
-    reservation.attach()
-    attached.set((run_id, reservation))
 
 
 def _step_aside(parent_run_id: UUID | None) -> None:
