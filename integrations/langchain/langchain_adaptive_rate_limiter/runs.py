@@ -55,8 +55,9 @@ class AdmittedRun:
         reservation, self._reservation = self._reservation, None
         if reservation is None:
             return
-        if self._task is not None:
-            self._task.remove_done_callback(self._on_cancel)
+        task, self._task = self._task, None  # else a failed task would refer to itself by its error's traceback
+        if task is not None:
+            task.remove_done_callback(self._on_cancel)
         reservation.reply = None
         try:
             settle(reservation, told)
