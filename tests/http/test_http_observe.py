@@ -5,6 +5,7 @@ import itertools
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import anthropic
 import httpx
@@ -14,6 +15,8 @@ import pytest
 
 from adaptive_rate_limiter import CapacityExceededError, Limiter
 from adaptive_rate_limiter.http import observe_http
+from adaptive_rate_limiter.http.exchange import exchange_of
+from adaptive_rate_limiter.http.trace import written
 from adaptive_rate_limiter.reservation import current_reservation
 
 CLIENTS = [httpx.Client, httpx.AsyncClient, httpx2.Client, httpx2.AsyncClient]
@@ -197,6 +200,18 @@ def test_asking_for_an_access_token_is_no_call(observed, library, script, limite
         assert reservation.sends == 0
         client.post(script.url + "/x", json=CALL)
         assert reservation.sends == 1
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_credential_is_found_under_any_name_however_the_library_keeps_its_headers(plain, library, limiter):
+    for name in ("Authorization", "X-API-Key", "api-key", "x-Goog-Api-Key"):
+        request = library.Request("POST", "http://host/v1/x", headers={name: f"key of {name}"}, json=CALL)
+        if plain:
+            request.headers = SimpleNamespace(raw=request.headers.raw)
+        with limiter.acquire(name) as reservation:
+            exchange_of(request).begin(written)
+            assert reservation.bucket.origin[0] == "host"
+            assert reservation.bucket.origin[1]
 
 
 def test_another_host_after_the_answer_is_no_call(observed, library, script, limiter):

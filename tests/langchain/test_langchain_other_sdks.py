@@ -1,9 +1,11 @@
 """Models whose SDK uses neither httpx nor httpx2: limits from response metadata, refusals from errors."""
 
+import asyncio
 import json
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
@@ -12,7 +14,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from adaptive_rate_limiter import Limiter
-from langchain_adaptive_rate_limiter import AdaptiveCallbackHandler, AdaptiveLimiter
+from langchain_adaptive_rate_limiter import AdaptiveCallbackHandler, AdaptiveLimiter, callbacks
 
 
 class StatusError(Exception):
@@ -148,6 +150,31 @@ async def test_a_watching_handler_counts_async_calls(lab, async_client):
     await lab.chat(emulator, async_client, None).abatch(["a", "b", "c"], {"callbacks": [watching]})
     (bucket,) = watching.limiter.snapshot().buckets
     assert (bucket.admitted, bucket.in_flight) == (3, 0)
+
+
+async def test_a_watched_call_that_is_cancelled_leaves_no_hold(lab, async_client):
+    emulator = lab.provider(latency=5.0)
+    watching = AdaptiveCallbackHandler()
+    call = asyncio.ensure_future(
+        lab.chat(emulator, async_client, None).ainvoke("hello", {"callbacks": [watching]})
+    )
+    in_flight = lambda: sum(bucket.in_flight for bucket in watching.limiter.snapshot().buckets)  # noqa: E731
+    while not in_flight():  # noqa: ASYNC110 - pytest's time limit is the bound
+        await asyncio.sleep(0.005)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    while in_flight():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+def test_of_too_many_runs_whose_end_is_never_told_the_oldest_is_given_up(monkeypatch):
+    monkeypatch.setattr(callbacks, "MOST_RUNS", 2)
+    watching = AdaptiveCallbackHandler()
+    for _ in range(5):
+        watching.on_llm_start({}, ["hello"], run_id=uuid4())
+    (bucket,) = watching.limiter.snapshot().buckets
+    assert (bucket.admitted, bucket.in_flight) == (5, 2)
 
 
 def test_a_handler_that_fails_harms_no_call(lab, client):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from types import FrameType
     from uuid import UUID
 
@@ -22,13 +22,26 @@ EXTRAS = frozenset({"tools", "functions", "response_format"})  # parts of the pr
 FRAMES = 5  # between LangChain's call and ours, where another limiter has wrapped this one
 
 
-class Announcement(NamedTuple):
-    """One run that is about to ask for admission, in the words of LangChain's start callback."""
+class Announcement:
+    """One run that is about to ask for admission, in the words of LangChain's start callback.
 
-    run_id: UUID
-    serialized: Mapping[str, Any] | None
-    messages: list[list[BaseMessage]]
-    options: Mapping[str, Any]
+    `alone`: no other run was started by the same call.
+    """
+
+    __slots__ = ("alone", "messages", "options", "run_id", "serialized")
+
+    def __init__(
+        self,
+        run_id: UUID,
+        serialized: Mapping[str, Any] | None,
+        messages: list[list[BaseMessage]],
+        options: Mapping[str, Any],
+    ) -> None:
+        self.run_id = run_id
+        self.serialized = serialized
+        self.messages = messages
+        self.options = options
+        self.alone = (options.get("batch_size") or 1) == 1
 
 
 announced: ContextVar[dict[UUID, Announcement] | None] = ContextVar(
@@ -37,10 +50,18 @@ announced: ContextVar[dict[UUID, Announcement] | None] = ContextVar(
 """The runs of this context that have started, and may ask for admission; shared with contexts copied from it."""
 
 
-def announce(announcement: Announcement, siblings: int) -> None:
-    """Remember it for the `acquire` that follows. `siblings`: runs that one call starts together."""
+def announce(announcement: Announcement) -> None:
+    """Remember it for the `acquire` that follows, which is that of a run alone, if it is one."""
+    if announcement.alone:
+        announced.set({announcement.run_id: announcement})
+    else:
+        announce_again(announcement)
+
+
+def announce_again(announcement: Announcement) -> None:
+    """Beside those that were announced before, and may still ask."""
     waiting = announced.get()
-    if waiting is None or siblings == 1:
+    if waiting is None:
         waiting = {}
         announced.set(waiting)
     waiting[announcement.run_id] = announcement
@@ -63,9 +84,9 @@ def claim(frame: FrameType | None) -> tuple[Announcement | None, Any]:
     for _ in range(FRAMES):
         if frame is None:
             break
-        code = frame.f_code
-        if "run_manager" in code.co_varnames or "run_manager" in code.co_freevars:
-            manager = frame.f_locals.get("run_manager")
+        variables = frame.f_locals
+        if "run_manager" in variables:
+            manager = variables["run_manager"]
             run_id = getattr(manager, "run_id", None)
             return (waiting.pop(run_id, None) if waiting and run_id else None), manager
         frame = frame.f_back
@@ -74,13 +95,11 @@ def claim(frame: FrameType | None) -> tuple[Announcement | None, Any]:
 
 def describe(announcement: Announcement) -> dict[str, Any]:
     """Model, size and destination, as arguments of `Limiter.acquire`."""
-    _, serialized, messages, options = announcement
+    options = announcement.options
     params = options.get("invocation_params") or {}
     metadata = options.get("metadata") or {}
-    arguments = (serialized or {}).get("kwargs") or {}
-    base = [str(value) for name, value in arguments.items() if "base" in name or "endpoint" in name]
-    prompt: list[Any] = [params[name] for name in EXTRAS.intersection(params)]
-    for conversation in messages:
+    prompt: list[Any] = list(map(params.get, EXTRAS.intersection(params)))
+    for conversation in announcement.messages:
         for message in conversation:
             prompt.append(message.content)
             if isinstance(message, AIMessage) and message.tool_calls:
@@ -89,9 +108,18 @@ def describe(announcement: Announcement) -> dict[str, Any]:
         "model": _model(params, metadata),
         "prompt": prompt,
         "max_tokens": _bound(params, metadata),
-        "route": (metadata.get("ls_provider"), *base),
+        "route": (metadata.get("ls_provider"), *_bases(announcement.serialized)),
         "estimated": True,
     }
+
+
+def _bases(serialized: Mapping[str, Any] | None) -> Iterable[str]:
+    """The addresses that the model was given, so that its calls are told apart from those to another host."""
+    arguments = (serialized or {}).get("kwargs") or {}
+    names = " ".join(arguments)
+    if "base" in names or "endpoint" in names:
+        return [str(value) for name, value in arguments.items() if "base" in name or "endpoint" in name]
+    return ()
 
 
 def _model(params: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None:
@@ -103,10 +131,11 @@ def _model(params: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None
 
 def _bound(params: Mapping[str, Any], metadata: Mapping[str, Any]) -> int | None:
     """The most tokens that all answers together may have."""
-    told = [params[name] for name in OUTPUT_BOUNDS.intersection(params)]
-    bounds = [
-        bound for bound in (*told, metadata.get("ls_max_tokens")) if isinstance(bound, int) and bound >= 0
-    ]
+    names = OUTPUT_BOUNDS.intersection(params)
+    if not names and "ls_max_tokens" not in metadata:
+        return None
+    told = (metadata.get("ls_max_tokens"), *map(params.get, names))
+    bounds = [bound for bound in told if isinstance(bound, int) and bound >= 0]
     if not bounds:
         return None
     answers = params.get("n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,12 +9,14 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage
 from langchain_core.tracers.context import register_configure_hook
 
-from adaptive_rate_limiter.adapters import learn_refusal, limiter_from, note_refusal
+from adaptive_rate_limiter.adapters import limiter_from, note_refusal
 from adaptive_rate_limiter.reservation import current_reservation
 from langchain_adaptive_rate_limiter.announcement import Announcement, announce, describe, withdraw
-from langchain_adaptive_rate_limiter.responses import settle_result
+from langchain_adaptive_rate_limiter.responses import settle_error, settle_result
+from langchain_adaptive_rate_limiter.runs import AdmittedRun, current_task
 
 if TYPE_CHECKING:
+    import asyncio
     from uuid import UUID
 
     from langchain_core.messages import BaseMessage
@@ -30,7 +30,6 @@ MOST_RUNS = 100_000  # of runs in flight; the oldest of more is one whose end wa
 class _Kept(NamedTuple):
     reservation: Reservation
     task: asyncio.Task[Any] | None
-    manager: weakref.ref[Any] | None
 
 
 class ModelHandler(BaseCallbackHandler):
@@ -42,17 +41,12 @@ class ModelHandler(BaseCallbackHandler):
     def __init__(self) -> None:
         self._runs: dict[UUID, _Kept] = {}
 
-    def keep(self, run_id: UUID, reservation: Reservation, manager: Any = None) -> None:
-        """Remember what the run has reserved, until its end.
-
-        LangChain does not tell the end of an `ainvoke` that is cancelled, or of a stream that nobody reads on;
-        the end of its task does, or of its run manager.
-        """
-        task = _current_task()
+    def keep(self, run_id: UUID, reservation: Reservation) -> None:
+        """Remember what the run has reserved, until its end; or that of its task, if that is cancelled."""
+        task = current_task()
         if task is not None:
             task.add_done_callback(self._task_ended)
-        gone = None if manager is None else weakref.ref(manager, lambda _: self._lost(run_id))
-        self._runs[run_id] = _Kept(reservation, task, gone)
+        self._runs[run_id] = _Kept(reservation, task)
         if len(self._runs) > MOST_RUNS:
             self._release(next(iter(self._runs))).lapse()
 
@@ -66,12 +60,10 @@ class ModelHandler(BaseCallbackHandler):
         if run_id not in self._runs:
             withdraw(run_id)
             return
-        reservation = self._release(run_id)
-        learn_refusal(reservation, error)
-        reservation.lapse()
+        settle_error(self._release(run_id), error)
 
     def _release(self, run_id: UUID) -> Reservation:
-        reservation, task, _ = self._runs.pop(run_id)
+        reservation, task = self._runs.pop(run_id)
         if task is not None and not task.done():
             task.remove_done_callback(self._task_ended)
         reservation.reply = None
@@ -82,16 +74,6 @@ class ModelHandler(BaseCallbackHandler):
             for run_id in [run_id for run_id, kept in self._runs.items() if kept.task is ended]:
                 self._release(run_id).lapse()
 
-    def _lost(self, run_id: UUID) -> None:
-        kept = self._runs.pop(run_id, None)
-        if kept is not None:
-            kept.reservation.abandon()
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    loop = asyncio._get_running_loop()  # noqa: SLF001 - documented, and it does not raise where there is none
-    return None if loop is None else asyncio.current_task(loop)
-
 
 class RunObserver(ModelHandler):
     """Announces each run to the `acquire` that follows. One instance serves the process."""
@@ -100,7 +82,21 @@ class RunObserver(ModelHandler):
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any
     ) -> None:
         _step_aside(options.get("parent_run_id"))
-        announce(Announcement(run_id, serialized, messages, options), options.get("batch_size") or 1)
+        announce(Announcement(run_id, serialized, messages, options))
+
+    def follow(self, announcement: Announcement, reservation: Reservation, manager: Any) -> None:
+        """End what was reserved for the run when that ends, as its manager tells, else as a handler hears."""
+        reservation.attach()
+        attached.set((announcement.run_id, reservation))
+        if manager is None:
+            self.keep(announcement.run_id, reservation)
+            return
+        AdmittedRun(reservation, manager)
+        handlers = (
+            manager.handlers
+        )  # shared by the runs of one call, of which others may end without admission
+        if announcement.alone and self in handlers:
+            handlers.remove(self)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
         kept = self._runs.get(run_id)
@@ -113,11 +109,6 @@ attached: ContextVar[tuple[UUID, Reservation] | None] = ContextVar(
     "langchain_adaptive_attached", default=None
 )
 """The run that was admitted last in this context."""
-
-
-def attach(run_id: UUID, reservation: Reservation) -> None:
-    reservation.attach()
-    attached.set((run_id, reservation))
 
 
 def _step_aside(parent_run_id: UUID | None) -> None:

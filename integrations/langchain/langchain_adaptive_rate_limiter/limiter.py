@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.rate_limiters import BaseRateLimiter
@@ -12,11 +12,8 @@ from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
 from adaptive_rate_limiter.adapters import limiter_from
 from adaptive_rate_limiter.http import observe_http as start_observation
 from adaptive_rate_limiter.views import Shown
-from langchain_adaptive_rate_limiter.announcement import Announcement, announce, claim, describe
-from langchain_adaptive_rate_limiter.callbacks import attach, observe_runs
-
-if TYPE_CHECKING:
-    from types import FrameType
+from langchain_adaptive_rate_limiter.announcement import Announcement, announce_again, claim, describe
+from langchain_adaptive_rate_limiter.callbacks import observe_runs
 
 __all__ = ["AdaptiveLimiter"]
 
@@ -49,7 +46,7 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
 
     def acquire(self, *, blocking: bool = True) -> bool:
         """Wait until the announced call may be sent. With `blocking=False`: True only if it may go now."""
-        announcement, manager = claim(_caller())
+        announcement, manager = claim(sys._getframe(1))  # noqa: SLF001 - LangChain's, which has the run manager
         call = describe(announcement) if announcement else {}
         limiter = self.limiter
         reservation = limiter.acquire(**call) if blocking else limiter.try_acquire(**call)
@@ -62,7 +59,7 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
         return True
 
     async def aacquire(self, *, blocking: bool = True) -> bool:
-        announcement, manager = claim(_caller())
+        announcement, manager = claim(sys._getframe(1))  # noqa: SLF001 - LangChain's, which has the run manager
         call = describe(announcement) if announcement else {}
         limiter = self.limiter
         reservation = await limiter.aacquire(**call) if blocking else limiter.try_acquire(**call)
@@ -81,18 +78,21 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
         if announcement is None:  # asked for by hand: nobody will say how it ended
             reservation.lapse()
             return None
-        self._observer.keep(announcement.run_id, reservation, manager)
-        attach(announcement.run_id, reservation)
-        handlers = getattr(manager, "handlers", None)
-        if reservation.waited < LEAST_WAIT or not handlers:
-            return None
-        data = {
-            "waited": reservation.waited,
-            "reason": reservation.wait_reason,
-            "bucket_id": reservation.bucket_id,
-        }
-        about = {name: getattr(manager, name, None) for name in ("run_id", "tags", "metadata")}
-        return (handlers, "on_custom_event", "ignore_custom_event", WAIT_EVENT, data), about
+        self._observer.follow(announcement, reservation, manager)
+        return None if reservation.waited < LEAST_WAIT else _wait_event(reservation, manager)
+
+
+def _wait_event(reservation: Reservation, manager: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    handlers = getattr(manager, "handlers", None)
+    if not handlers:
+        return None
+    data = {
+        "waited": reservation.waited,
+        "reason": reservation.wait_reason,
+        "bucket_id": reservation.bucket_id,
+    }
+    about = {name: getattr(manager, name, None) for name in ("run_id", "tags", "metadata")}
+    return (handlers, "on_custom_event", "ignore_custom_event", WAIT_EVENT, data), about
 
 
 def _restored(limiter: Limiter, observe_http: bool) -> AdaptiveLimiter:
@@ -102,9 +102,4 @@ def _restored(limiter: Limiter, observe_http: bool) -> AdaptiveLimiter:
 def _later(announcement: Announcement | None) -> None:
     """Not admitted now: whoever asked may ask again."""
     if announcement is not None:
-        announce(announcement, siblings=2)
-
-
-def _caller() -> FrameType | None:
-    """The frame that called our caller: LangChain's, which has the run manager."""
-    return sys._getframe(2)  # noqa: SLF001 - see `claim`
+        announce_again(announcement)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from langchain_core.outputs import ChatGeneration
 
-from adaptive_rate_limiter.adapters import guessed_usage
+from adaptive_rate_limiter.adapters import guessed_usage, learn_refusal
 from adaptive_rate_limiter.answers import answer_of, usage_of_result
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ def settle_result(reservation: Reservation, result: LLMResult) -> None:
         _usage_of_message(message) or _usage_of_output(result) or guessed_usage(reservation, _said(result))
     )
     reservation.settle(**usage)
+
+
+def settle_error(reservation: Reservation, error: BaseException) -> None:
+    """End a call that failed: it may have been sent, so it stays charged."""
+    learn_refusal(reservation, error)
+    reservation.lapse()
 
 
 def _message_of(result: LLMResult) -> BaseMessage | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.http.payload import usage_in
@@ -19,6 +20,9 @@ NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "Unsupp
 READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM = b"application/x-www-form-urlencoded"
 FIRST_ERROR = 400
+NAME_AND_VALUE = itemgetter(
+    1, 2
+)  # of what both libraries keep of a field: its name as given, in lower case, its value
 
 
 class Reply:
@@ -60,13 +64,8 @@ class Exchange:
 
     def __init__(self, request: Any) -> None:
         self.request = request
-        # A single `headers.get` takes as long as all of this.
-        headers = {name.lower(): value for name, value in request.headers.raw}
-        self._credential: bytes | None = None
-        for name in CREDENTIALS:
-            if name in headers:
-                self._credential = headers[name]
-                break
+        headers = _fields_of(request.headers)
+        self._credential = next(filter(None, map(headers.get, CREDENTIALS)), None)
         self.is_call = request.method not in READ_ONLY and headers.get(b"content-type") != FORM
 
     def joins(self, reservation: Reservation | None) -> bool:
@@ -130,6 +129,14 @@ def exchange_of(request: Any) -> Exchange | None:
         return None
     exchange = Exchange(request)
     return exchange if exchange.joins(reservation) else None
+
+
+def _fields_of(headers: Any) -> dict[bytes, bytes]:
+    """By names in lower case. A single `headers.get` takes several times as long, and `headers.raw` is little better."""
+    kept = getattr(headers, "_list", None)
+    if kept is None:
+        return {name.lower(): value for name, value in headers.raw}
+    return dict(map(NAME_AND_VALUE, kept))
 
 
 def _body_of(response: Any) -> Any:

@@ -1,0 +1,86 @@
+"""From a run's admission to its end, which its run manager tells."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from adaptive_rate_limiter.adapters import note_refusal
+from langchain_adaptive_rate_limiter.responses import settle_error, settle_result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from langchain_core.outputs import LLMResult
+
+    from adaptive_rate_limiter import Reservation
+
+logger = logging.getLogger(__name__)
+
+
+class AdmittedRun:
+    """Ends a reservation with its run: the run manager tells it here, before it tells its handlers.
+
+    A handler would hear the same. But while there is one, LangChain tries it for being a stream's, which takes
+    longer than everything here. What LangChain does not tell is the end of an `ainvoke` that is cancelled, or of
+    a stream that nobody reads on; the end of the task does, or that of the run manager, which alone holds this.
+    """
+
+    __slots__ = ("_manager", "_on_cancel", "_reservation", "_task")
+
+    def __init__(self, reservation: Reservation, manager: Any) -> None:
+        self._reservation: Reservation | None = reservation
+        self._manager: Callable[[], Any] = weakref.ref(manager)
+        manager.on_llm_end = self.on_llm_end
+        manager.on_llm_error = self.on_llm_error
+        self._task = task = current_task()
+        if task is not None:
+            self._on_cancel = partial(_lapse_if_cancelled, reservation)
+            task.add_done_callback(self._on_cancel)
+
+    def on_llm_end(self, response: LLMResult, **options: Any) -> Any:
+        self._end(settle_result, response)
+        manager = self._manager()
+        return type(manager).on_llm_end(manager, response, **options)
+
+    def on_llm_error(self, error: BaseException, **options: Any) -> Any:
+        self._end(_settle_and_note, error)
+        manager = self._manager()
+        return type(manager).on_llm_error(manager, error, **options)
+
+    def _end(self, settle: Callable[[Reservation, Any], None], told: Any) -> None:
+        reservation, self._reservation = self._reservation, None
+        if reservation is None:
+            return
+        task, self._task = self._task, None  # else a failed task would refer to itself by its error's traceback
+        if task is not None:
+            task.remove_done_callback(self._on_cancel)
+        reservation.reply = None
+        try:
+            settle(reservation, told)
+        except Exception:  # as LangChain does with those of its handlers
+            logger.warning("the end of a run could not be read", exc_info=True)
+            reservation.lapse()
+
+    def __del__(self) -> None:
+        if self._reservation is not None:
+            self._reservation.abandon()
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    loop = asyncio._get_running_loop()  # noqa: SLF001 - documented, and it does not raise where there is none
+    return None if loop is None else asyncio.current_task(loop)
+
+
+def _settle_and_note(reservation: Reservation, error: BaseException) -> None:
+    settle_error(reservation, error)
+    note_refusal(reservation, error)
+
+
+def _lapse_if_cancelled(reservation: Reservation, task: asyncio.Task[Any]) -> None:
+    if task.cancelled():
+        reservation.reply = None
+        reservation.lapse()
