@@ -27,8 +27,8 @@ SCHEDULERS = {"adaptive": 5, scheduler.PEER: 9}
 WINDOW = 60.0  # seconds; each of those has its own time in it to start, so that their bursts do not meet
 LONGEST = 420.0  # seconds of one cell
 TURNS = (
-    f"With and without it in turns, in one process; the quickest of {turns.BLOCKS} blocks of {turns.CALLS} calls counts, then the\n"
-    f"median of {turns.PROCESSES} processes, ± half of the distance between their quartiles."
+    "With and without it in turns, in one\nprocess: the quickest block of calls counts, and then the median of "
+    f"{turns.PROCESSES} processes, ± half of the distance between\ntheir quartiles."
 )
 
 PROVIDERS = ("openai", "anthropic", "azure", "headerless")
