@@ -82,12 +82,12 @@ def _block(arms: Arms) -> tuple[int, dict[str, float]]:
     """How many calls of each arm it had, and the seconds of all in each."""
     seconds = dict.fromkeys(arms, 0.0)
     order = list(arms.items())
-    for count in range(1, BLOCK_CALLS + 1):
+    count = 0
+    while count < BLOCK_CALLS and sum(seconds.values()) < BLOCK_S:
         for name, call in order:
             seconds[name] += call()
         order.reverse()
-        if sum(seconds.values()) >= BLOCK_S:
-            break
+        count += 1
     return count, seconds
 
 
