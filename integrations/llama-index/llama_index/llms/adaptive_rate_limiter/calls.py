@@ -40,10 +40,12 @@ def _fields_of(kind: Any) -> Fields:
 
 def describe_llm(llm: Any, prompt: list[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` are the keyword arguments of the call, which go before the fields of the LLM."""
+    named = None
     if options:
         prompt += [options[name] for name in EXTRAS if options.get(name)]
+        named = _name(options.get("model"))
     return {
-        "model": _name(options.get("model")) or model_of(llm),
+        "model": named or model_of(llm),
         "prompt": prompt,
         "max_tokens": _bound_of(llm, options),
         "route": _route(llm),

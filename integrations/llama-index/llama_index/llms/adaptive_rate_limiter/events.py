@@ -83,8 +83,8 @@ def _either(plain: Callable[..., Any], spanned: Any) -> Callable[..., Any]:
 def _somebody_hears() -> bool:
     current = _dispatcher
     while True:
-        for handler in current.span_handlers:
-            if type(handler) not in DEAF:
+        for span_handler in current.span_handlers:
+            if type(span_handler) not in DEAF:
                 return True
         for handler in current.event_handlers:
             if type(handler) not in DEAF:

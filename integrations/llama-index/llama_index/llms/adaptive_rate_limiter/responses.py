@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 OPENAI_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+EMPTY: dict[str, Any] = {}
 
 
 def settle_answer(reservation: Reservation, answer: Any) -> None:
@@ -47,17 +48,14 @@ def _read_already(reservation: Reservation, raw: Any) -> dict[str, float] | None
 
     It takes a third of the time that reading its body again would.
     """
-    if reservation.reply is None or reservation.reply.reader is not None:
+    reply = reservation.reply
+    if reply is None or reply.reader is not None:
         return None
-    usage = _values(_values(raw).get("usage"))
+    usage = getattr(getattr(raw, "__dict__", EMPTY).get("usage"), "__dict__", EMPTY)
     read, answered, total = map(usage.get, OPENAI_USAGE)
     if type(read) is type(answered) is type(total) is int:
         return {"input_tokens": read, "output_tokens": answered, "tokens": total}
     return None
-
-
-def _values(held: Any) -> dict[str, Any]:
-    return getattr(held, "__dict__", None) or {}
 
 
 def _on_the_wire(reservation: Reservation) -> dict[str, float] | None:
