@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from benchmarks import compiled, costs, entry_points, invoke, llama_index, reading, redis, scheduler
+from benchmarks import compiled, costs, entry_points, invoke, llama_index, reading, redis, scheduler, turns
 
 RESULTS = Path(__file__).with_name("results.md")
 # Cells of each client that run side by side, phase by phase: one is idle most of the time, but for a limiter that
@@ -26,6 +26,10 @@ PHASES = ({"adaptive": 4}, {"in-memory": 4, "none": 12})
 SCHEDULERS = {"adaptive": 5, scheduler.PEER: 9}
 WINDOW = 60.0  # seconds; each of those has its own time in it to start, so that their bursts do not meet
 LONGEST = 420.0  # seconds of one cell
+TURNS = (
+    "With and without it in turns, in one\nprocess: the quickest block of calls counts, and then the median of "
+    f"{turns.PROCESSES} processes, ± half of the distance between\ntheir quartiles."
+)
 
 PROVIDERS = ("openai", "anthropic", "azure", "headerless")
 ALGORITHMS = ("token_bucket", "fixed_window", "sliding_window")
@@ -176,17 +180,17 @@ def cost_section() -> Iterable[str]:
         yield f"| {limiter} | " + " | ".join(_number(figures.get(name)) for name in names) + " |"
     yield ""
     per_call = invoke.measure()
-    yield "One `ChatOpenAI.invoke` of no latency (a transport that answers at once), CPU microseconds; each limiter in a"
-    yield "process of its own, in turns. The quickest of many rounds counts, here and above:"
+    yield f"One `ChatOpenAI.invoke` of no latency (a transport that answers at once), CPU microseconds. {TURNS}"
     yield ""
-    none, memory, *adaptive = per_call.values()
+    none, memory, adaptive, *of_others = per_call.values()
+    wheel = of_others[1:]
     yield (
         "| no limiter | in-memory | AdaptiveLimiter() | added by it |"
-        + " added by the compiled wheel |" * (len(adaptive) - 1)
+        + " added by the compiled wheel |" * len(wheel)
     )
-    yield "|---" * (3 + len(adaptive)) + "|"
-    added = " | ".join(f"{figure - none:.0f}" for figure in adaptive)
-    yield f"| {none:.0f} | {memory:.0f} | {adaptive[0]:.0f} | {added} |"
+    yield "|---" * (4 + len(wheel)) + "|"
+    totals = (none.median, none.median + memory.median, none.median + adaptive.median)
+    yield "| " + " | ".join([*(f"{total:.0f}" for total in totals), *map(str, (adaptive, *wheel))]) + " |"
     yield ""
     if not of_wheel:
         yield from (compiled.MISSING, "")
@@ -202,9 +206,9 @@ def cost_section() -> Iterable[str]:
 def entry_section() -> Iterable[str]:
     yield "## Ways in"
     yield ""
-    yield "What each adds to one call of no latency (a transport that answers at once), CPU microseconds, the quickest of many rounds:"
+    yield f"What each adds to one call of no latency (a transport that answers at once), CPU microseconds. {TURNS}"
     yield ""
-    yield from entry_points.lines(entry_points.measure())
+    yield from turns.lines(entry_points.measure())
     yield ""
 
 

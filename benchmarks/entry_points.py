@@ -1,6 +1,6 @@
 """What each way in adds to one call of no latency, in CPU microseconds, and to the first byte of a stream.
 
-`python -m benchmarks.entry_points` prints the figures. LangChain's and LlamaIndex's chat models: see invoke.py and
+`python -m benchmarks.entry_points` prints the figures, or those of the ways in that are named after it. LangChain's and LlamaIndex's chat models: see invoke.py and
 llama_index.py.
 """
 
@@ -12,17 +12,19 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
 import httpx2
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.openai import OpenAIEmbedding
+from llama_index_instrumentation import get_dispatcher
 
 from adaptive_rate_limiter import Limiter
 from adaptive_rate_limiter.http import AdaptiveTransport, AsyncAdaptiveTransport, observe_http
-from benchmarks import compiled, turns
+from benchmarks import turns
 from benchmarks.invoke import HEADERS, REPLY
 from langchain_adaptive_rate_limiter import AdaptiveEmbeddings
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter
@@ -56,7 +58,7 @@ def streaming(_: httpx.Request) -> httpx.Response:
 def sync_call(library: Any, limited: bool) -> Callable[[], float]:
     inner = mock(library)
     client = library.Client(transport=AdaptiveTransport(Limiter(), inner) if limited else inner)
-    return lambda: _timed(lambda: client.post(URL, json=CALL))
+    return turns.timed(lambda: client.post(URL, json=CALL))
 
 
 def async_call(library: Any, limited: bool) -> Callable[[], float]:
@@ -64,7 +66,7 @@ def async_call(library: Any, limited: bool) -> Callable[[], float]:
     atexit.register(loop.close)
     inner = mock(library)
     client = library.AsyncClient(transport=AsyncAdaptiveTransport(Limiter(), inner) if limited else inner)
-    return lambda: _timed(lambda: loop.run_until_complete(client.post(URL, json=CALL)))
+    return turns.timed(lambda: loop.run_until_complete(client.post(URL, json=CALL)))
 
 
 def first_byte(limited: bool) -> Callable[[], float]:
@@ -73,11 +75,11 @@ def first_byte(limited: bool) -> Callable[[], float]:
     client = httpx.Client(transport=AdaptiveTransport(Limiter(), inner) if limited else inner)
 
     def call() -> float:
-        started = time.thread_time()
+        started = time.process_time()
         with client.stream("POST", URL, json=CALL | {"stream": True}) as response:
             pieces = response.iter_raw()
             next(pieces)
-            taken = time.thread_time() - started
+            taken = time.process_time() - started
             for _ in pieces:
                 pass
         return taken
@@ -88,7 +90,7 @@ def first_byte(limited: bool) -> Callable[[], float]:
 def by_hand(limited: bool) -> Callable[[], float]:
     client = httpx.Client(transport=mock(httpx))
     if not limited:
-        return lambda: _timed(lambda: client.post(URL, json=CALL))
+        return turns.timed(lambda: client.post(URL, json=CALL))
     limiter = Limiter()
     observe_http()
 
@@ -96,14 +98,14 @@ def by_hand(limited: bool) -> Callable[[], float]:
         with limiter.acquire("gpt-4o", prompt=CALL["messages"], max_tokens=64):
             client.post(URL, json=CALL)
 
-    return lambda: _timed(call)
+    return turns.timed(call)
 
 
 def langchain_embeddings(limited: bool) -> Callable[[], float]:
     client = httpx.Client(transport=mock(httpx, VECTORS))
     model: Any = OpenAIEmbeddings(api_key="none", http_client=client, check_embedding_ctx_length=False)
     model = AdaptiveEmbeddings(model) if limited else model
-    return lambda: _timed(lambda: model.embed_query("Hello"))
+    return turns.timed(lambda: model.embed_query("Hello"))
 
 
 def llama_index_embeddings(limited: str) -> Callable[[], float]:
@@ -113,7 +115,23 @@ def llama_index_embeddings(limited: str) -> Callable[[], float]:
         model = AdaptiveEmbedding(model)
     elif limited:
         model.rate_limiter = AdaptiveLimiter()
-    return lambda: _timed(lambda: model.get_query_embedding("Hello"))
+    return turns.timed(lambda: model.get_query_embedding("Hello"))
+
+
+def unwatched(call: Callable[[], float]) -> Callable[[], float]:
+    """An AdaptiveLimiter has handlers that see all of its process; this is made before it is."""
+    root = get_dispatcher()
+    handlers = [*root.event_handlers], [*root.span_handlers]
+
+    def without() -> float:
+        watching = root.event_handlers, root.span_handlers
+        root.event_handlers, root.span_handlers = handlers
+        try:
+            return call()
+        finally:
+            root.event_handlers, root.span_handlers = watching
+
+    return without
 
 
 ENTRIES: dict[str, tuple[Callable[[], Callable[[], float]], Callable[[], Callable[[], float]]]] = {
@@ -125,49 +143,26 @@ ENTRIES: dict[str, tuple[Callable[[], Callable[[], float]], Callable[[], Callabl
     "AdaptiveEmbeddings": (lambda: langchain_embeddings(False), lambda: langchain_embeddings(True)),
     "AdaptiveEmbedding": (lambda: llama_index_embeddings(""), lambda: llama_index_embeddings("wrapped")),
     "AdaptiveLimiter of embeddings": (
-        lambda: llama_index_embeddings(""), lambda: llama_index_embeddings("field"),
+        lambda: unwatched(llama_index_embeddings("")), lambda: llama_index_embeddings("field"),
     ),
     "first byte of a stream": (lambda: first_byte(False), lambda: first_byte(True)),
 }  # fmt: skip
 """Name -> makers of one timed call, without the limiter and with it."""
 
 
-def _timed(call: Callable[[], Any]) -> float:
-    started = time.thread_time()
-    call()
-    return time.thread_time() - started
+def arms(name: str) -> turns.Arms:
+    without, limited = ENTRIES[name]
+    return {"without": without(), "limited": limited()}
 
 
-def serve(name: str, limited: bool) -> None:
-    warnings.simplefilter("ignore")
-    turns.serve(ENTRIES[name][limited]())
-
-
-def measure() -> dict[str, list[float]]:
+def measure(asked: Iterable[str] = ()) -> dict[str, dict[str, turns.Figure]]:
     """For each way in: microseconds of one call without a limiter, and what it adds, in Python and compiled."""
-    found = {}
-    for name in ENTRIES:
-        arms = {arm: ["benchmarks.entry_points", "--serve", name, arm] for arm in ("0", "1")}
-        if compiled.PYTHON:
-            arms["1" + turns.COMPILED] = arms["1"]
-        plain, *limited = turns.measure(arms).values()
-        found[name] = [plain, *(figure - plain for figure in limited)]
-    return found
-
-
-def lines(measured: dict[str, list[float]]) -> list[str]:
-    heads = ("way in", "without a limiter", "added", "added by the compiled wheel")
-    columns = 1 + max(map(len, measured.values()))
-    rows = ["| " + " | ".join(heads[:columns]) + " |", "|---" * columns + "|"]
-    rows += [
-        f"| {name} | " + " | ".join(f"{figure:.0f}" for figure in row) + " |"
-        for name, row in measured.items()
-    ]
-    return rows if compiled.PYTHON else [*rows, "", compiled.MISSING]
+    return turns.measure("benchmarks.entry_points", asked)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        serve(sys.argv[2], sys.argv[3] == "1")
+        warnings.simplefilter("ignore")
+        turns.serve({name: partial(arms, name) for name in ENTRIES}, sys.argv[2:])
     else:
-        print("\n".join(lines(measure())))
+        print("\n".join(turns.lines(measure(sys.argv[1:]))))

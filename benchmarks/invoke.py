@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 
 import httpx
 from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
 from langchain_openai import ChatOpenAI
 
 from adaptive_rate_limiter import Limiter
-from benchmarks import compiled, turns
-from langchain_adaptive_rate_limiter import AdaptiveLimiter
+from benchmarks import turns
+from langchain_adaptive_rate_limiter import AdaptiveLimiter, callbacks
 
 CLIENTS = ("none", "in-memory", "adaptive")
 
@@ -53,28 +55,30 @@ def _limiter(client: str) -> BaseRateLimiter | None:
     return None
 
 
-def serve(client: str) -> None:
-    model = _model(_limiter(client))
-
-    def call() -> float:
-        started = time.thread_time()
-        model.invoke("Hello")
-        return time.thread_time() - started
-
-    turns.serve(call)
+def _unobserved(call: Callable[[], float]) -> Callable[[], float]:
+    """An AdaptiveLimiter has all runs of its process observed."""
+    context = copy_context()
+    context.run(callbacks._observed.set, None)
+    return lambda: context.run(call)
 
 
-def measure() -> dict[str, float]:
-    """Microseconds of one call, per limiter. An AdaptiveLimiter watches all of its process, so each has its own."""
-    arms = {client: ["benchmarks.invoke", client] for client in CLIENTS}
-    if compiled.PYTHON:
-        arms["adaptive" + turns.COMPILED] = arms["adaptive"]
-    return turns.measure(arms)
+def arms() -> turns.Arms:
+    calls = {}
+    for client in CLIENTS:
+        model = _model(_limiter(client))
+        call = turns.timed(partial(model.invoke, "Hello"))
+        calls[client] = call if client == "adaptive" else _unobserved(call)
+    return calls
+
+
+def measure() -> dict[str, turns.Figure]:
+    """Microseconds of one call without a limiter, and what each adds to it."""
+    return turns.measure("benchmarks.invoke")["invoke"]
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        serve(sys.argv[1])
+    if sys.argv[1:2] == ["--serve"]:
+        turns.serve({"invoke": arms}, sys.argv[2:])
     else:
         for name, microseconds in measure().items():
-            print(f"{name:20s} {microseconds:8.1f} us")
+            print(f"{name:20s} {microseconds} us")

@@ -10,6 +10,8 @@ import asyncio
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -24,6 +26,7 @@ from llama_index.llms.openai import OpenAI
 
 from adaptive_rate_limiter import Limiter
 from benchmarks import turns
+from benchmarks.entry_points import unwatched
 from benchmarks.goodput import served
 from benchmarks.invoke import HEADERS, REPLY
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter, AdaptiveLLM
@@ -32,7 +35,7 @@ AGENTS, RESULTS = 60, 3  # each agent calls its model once for each result of a 
 REQUESTS_PER_MINUTE = 120
 NODES, NODE_TOKENS, TOKENS_PER_MINUTE = 2000, 100, 80_000
 LATENCY = (0.2, 0.6)
-CLIENTS = ("none", "AdaptiveLLM", "AdaptiveLimiter")
+CLIENTS = ("AdaptiveLLM", "AdaptiveLimiter")
 CHAT = [ChatMessage(role="user", content="Hello")]
 
 
@@ -98,7 +101,7 @@ def _outcome(provider: Any, seconds: float, lost: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def serve(client: str) -> None:
+def chat(client: str) -> Callable[[], float]:
     """One `chat` of no latency."""
     transport = httpx.MockTransport(
         lambda request: httpx.Response(200, headers=HEADERS, content=REPLY, request=request)
@@ -110,19 +113,16 @@ def serve(client: str) -> None:
         llm = AdaptiveLLM(llm=llm, limiter=Limiter())
     elif client == "AdaptiveLimiter":
         llm.rate_limiter = AdaptiveLimiter(Limiter())
-
-    def call() -> float:
-        started = time.thread_time()
-        llm.chat(CHAT)
-        return time.thread_time() - started
-
-    turns.serve(call)
+    return turns.timed(partial(llm.chat, CHAT))
 
 
-def added() -> dict[str, float]:
+def arms(client: str) -> turns.Arms:
+    return {"without": unwatched(chat("none")), "limited": chat(client)}
+
+
+def added() -> dict[str, dict[str, turns.Figure]]:
     """Microseconds of one `chat`, and what each limiter adds to it."""
-    found = turns.measure({client: ["benchmarks.llama_index", "--serve", client] for client in CLIENTS})
-    return {client: found[client] - (found["none"] if client != "none" else 0.0) for client in CLIENTS}
+    return turns.measure("benchmarks.llama_index")
 
 
 def measure() -> dict[str, Any]:
@@ -145,15 +145,14 @@ def lines(measured: dict[str, Any]) -> list[str]:
             rows.append(f"| {name} | {figures['ratio']:.3f} | {figures['refused']} | {figures['lost']} |")
     chat = measured.get("chat")
     if chat:
-        rows += ["", "| one `chat`, µs | added by AdaptiveLLM | added by AdaptiveLimiter |", "|---|---|---|"]
-        rows.append(f"| {chat['none']:.0f} | {chat['AdaptiveLLM']:.0f} | {chat['AdaptiveLimiter']:.0f} |")
+        rows += ["", *turns.lines({f"{client}, one `chat`": found for client, found in chat.items()})]
     return rows
 
 
 if __name__ == "__main__":
     asked = sys.argv[1:]
     if asked[:1] == ["--serve"]:
-        serve(asked[1])
+        turns.serve({client: partial(arms, client) for client in CLIENTS}, asked[1:])
     elif not asked:
         print("\n".join(lines(measure())))
     else:

@@ -1,57 +1,129 @@
-"""What one call costs in several arms, all in turns, since machines are noisy.
+"""What a limiter adds to one call, in CPU microseconds, with an error of about ten.
 
-A round is the mean of a few calls in CPU time, short enough to fall between two bouts of other work, and the quickest of
-many counts: what others add to it was other work on the machine. No two processes have their memory in the same places,
-which makes one of them some percent slower than the next for all its life: so each arm has PROCESSES.
+The calls without it and with it take turns in one process, call by call: the processor's speed and the places of things
+in memory are then the same for both. So many calls in a row are a block, that work which a limiter puts off and does for
+many calls at once is in each. The quickest block counts: what others add to it was other work on the machine. All that
+is imported is the same for all; the rest is made anew in PROCESSES. The median of their differences counts, and half of
+the distance between their quartiles is its spread.
+
+What a limiter does to a whole process is part of its own arm only, but for `observe_http`: it adds two microseconds to
+all calls, which the difference does not show.
 """
 
 from __future__ import annotations
 
+import gc
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from statistics import median, quantiles
+from typing import Any, NamedTuple
 
 from benchmarks import compiled
 
-PROCESSES, ROUNDS, CALLS = 2, 250, 5
+PROCESSES, CALLS, FIRST_CALLS = 7, 900, 150
+BLOCK_CALLS, BLOCK_S = 64, 0.06  # whichever comes first; the ledger puts work off for 64 calls or 50 ms
 COMPILED = ", compiled"
+HEADS = ("way in", "without a limiter", "added", "added by the compiled wheel")
+
+Arms = Mapping[str, Callable[[], float]]
+"""Calls that tell their CPU seconds, by name; the first is the one without a limiter."""
 
 
-def serve(call: Callable[[], float]) -> None:
-    """The process of an arm: for every line that comes in, the microseconds of one `call`, which tells its seconds."""
-    for _ in sys.stdin:
-        print(sum(call() for _ in range(CALLS)) / CALLS * 1e6, flush=True)
+class Figure(NamedTuple):
+    median: float
+    spread: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.0f} ± {self.spread:.0f}"
 
 
-def measure(arms: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Microseconds of one call in each arm; `arms` are the arguments of `python -m` that serve them, by name.
+def timed(call: Callable[[], Any]) -> Callable[[], float]:
+    def seconds() -> float:
+        started = time.process_time()
+        call()
+        return time.process_time() - started
 
-    Those whose name ends in COMPILED are served by the interpreter that has the compiled wheel.
-    """
-    with ExitStack() as stack:
-        workers = [
-            (name, stack.enter_context(_started(name, arm)))
-            for _ in range(PROCESSES)
-            for name, arm in arms.items()
-        ]
-        for _, worker in workers:  # imports and first-use costs
-            _round(worker)
-        quickest = dict.fromkeys(arms, float("inf"))
-        for _ in range(ROUNDS):
-            for name, worker in workers:
-                quickest[name] = min(quickest[name], _round(worker))
-        for _, worker in workers:
-            worker.stdin.close()  # type: ignore[union-attr]
+    return seconds
+
+
+def serve(ways: Mapping[str, Callable[[], Arms]], asked: Iterable[str] = ()) -> None:
+    """What `measure` starts: prints a line for each way in, or for those asked for, each from a process of its own."""
+    gc.freeze()  # what is imported stays as it is in all of them
+    for name in list(asked) or ways:
+        child = os.fork()
+        if not child:
+            print(json.dumps([name, _quickest(ways[name]())]), flush=True)
+            os._exit(0)  # what belongs to the parent is not this one's to close
+        os.waitpid(child, 0)
+
+
+def _quickest(arms: Arms) -> dict[str, float]:
+    for call in arms.values():
+        for _ in range(FIRST_CALLS):
+            call()
+    gc.collect()
+    gc.freeze()
+    quickest = dict.fromkeys(arms, float("inf"))
+    left = CALLS
+    while left > 0:
+        count, seconds = _block(arms)
+        left -= count
+        for name, spent in seconds.items():
+            quickest[name] = min(quickest[name], spent / count * 1e6)
     return quickest
 
 
-def _started(name: str, arm: Sequence[str]) -> subprocess.Popen[str]:
-    python = (name.endswith(COMPILED) and compiled.PYTHON) or sys.executable
-    return subprocess.Popen([python, "-m", *arm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _block(arms: Arms) -> tuple[int, dict[str, float]]:
+    """How many calls of each arm it had, and the seconds of all in each."""
+    seconds = dict.fromkeys(arms, 0.0)
+    order = list(arms.items())
+    count = 0
+    while count < BLOCK_CALLS and sum(seconds.values()) < BLOCK_S:
+        for name, call in order:
+            seconds[name] += call()
+        order.reverse()
+        count += 1
+    return count, seconds
 
 
-def _round(worker: subprocess.Popen[str]) -> float:
-    worker.stdin.write("\n")  # type: ignore[union-attr]
-    worker.stdin.flush()  # type: ignore[union-attr]
-    return float(worker.stdout.readline())  # type: ignore[union-attr]
+def measure(module: str, asked: Iterable[str] = ()) -> dict[str, dict[str, Figure]]:
+    """For each way in that `python -m module --serve` serves: the first arm's microseconds, and what each other adds.
+
+    Those whose name ends in COMPILED are of the interpreter that has the compiled wheel, against its own first arm.
+    """
+    seen: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    pythons = {"": sys.executable} | ({COMPILED: compiled.PYTHON} if compiled.PYTHON else {})
+    for _ in range(PROCESSES):
+        for wheel, python in pythons.items():
+            for way, found in _served([python, "-m", module, "--serve", *asked]):
+                (first, plain), *others = found.items()
+                if not wheel:
+                    seen[way][first].append(plain)
+                for arm, microseconds in others:
+                    seen[way][arm + wheel].append(microseconds - plain)
+    return {way: {arm: _figure(values) for arm, values in arms.items()} for way, arms in seen.items()}
+
+
+def _served(command: list[str]) -> list[tuple[str, dict[str, float]]]:
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _figure(values: list[float]) -> Figure:
+    lower, _, upper = quantiles(values, n=4, method="inclusive")
+    return Figure(median(values), (upper - lower) / 2)
+
+
+def lines(measured: Mapping[str, Mapping[str, Figure]]) -> list[str]:
+    """Ways in of two arms as a table."""
+    columns = 1 + max(map(len, measured.values()))
+    rows = ["| " + " | ".join(HEADS[:columns]) + " |", "|---" * columns + "|"]
+    for way, arms in measured.items():
+        plain, *added = arms.values()
+        rows.append(f"| {way} | {plain.median:.0f} | " + " | ".join(map(str, added)) + " |")
+    return rows if compiled.PYTHON else [*rows, "", compiled.MISSING]

@@ -253,6 +253,7 @@ async def test_a_call_has_a_span_of_its_own_while_somebody_hears_of_it(heard, mo
     """A span takes as long as the admission of a call."""
     monkeypatch.setattr(get_dispatcher(), "span_handlers", [NullSpanHandler()])
     monkeypatch.setattr(get_dispatcher(), "event_handlers", [Heard()] if heard else [NullEventHandler()])
+    AdaptiveLimiter()  # its handlers are in place as well, and need no span of an AdaptiveLLM
     limiter = Spanned()
     llm = AdaptiveLLM(MockLLM(), limiter)
     for form, send in (("chat", llm.chat), ("achat", llm.achat)):

@@ -110,11 +110,13 @@ async def test_async_streams_opened_before_any_is_read(lab, async_client, limite
     same_books(emulator, 3)
 
 
-def test_a_call_between_the_opening_and_the_reading_of_a_stream(lab, client, limiter, same_books):
+@pytest.mark.parametrize("between", ["the same", "AdaptiveLLM"])
+def test_a_call_between_the_opening_and_the_reading_of_a_stream(between, lab, client, limiter, same_books):
     emulator = lab.provider(**PLENTY)
     llm = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter))
+    other = llm if between == "the same" else AdaptiveLLM(llm=lab.llm(emulator, client), limiter=limiter)
     stream = llm.stream_chat(_said("word" * 50))
-    llm.chat(_said("word" * 50))
+    other.chat(_said("word" * 50))
     assert list(stream)
     same_books(emulator, 2)
 

@@ -27,7 +27,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.loading import load_llm
 from llama_index.core.rate_limiter import TokenBucketRateLimiter
 from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
 from adaptive_rate_limiter.core.estimate import guess_tokens
@@ -169,6 +169,14 @@ class Named(MockLLM):
         return LLMMetadata(model_name="of-metadata")
 
 
+def _with(fields):
+    """An LLM that has these, as its class declares."""
+    llm = create_model("Declared", __base__=Named, **dict.fromkeys(fields, (object, None)))()
+    for name, value in fields.items():
+        setattr(llm, name, value)
+    return llm
+
+
 class Own(MockLLM):
     """An LLM that LlamaIndex's loader does not know."""
 
@@ -280,8 +288,7 @@ def test_calls_of_tools_in_the_old_form_count():
     ],
 )
 def test_the_name_under_which_a_provider_limits(fields, named):
-    llm = Named()
-    llm.__dict__.update(fields)
+    llm = _with(fields)
     assert model_of(llm) == named
     assert describe_llm(llm, [], {"model": "of-the-call"})["model"] == "of-the-call"
 
@@ -297,6 +304,5 @@ def test_the_name_under_which_a_provider_limits(fields, named):
     ],
 )
 def test_the_bound_of_the_answer_is_the_calls_before_the_llms(fields, options, bound):
-    llm = Named()
-    llm.__dict__.update(fields)
+    llm = _with(fields)
     assert describe_llm(llm, [], options)["max_tokens"] == bound

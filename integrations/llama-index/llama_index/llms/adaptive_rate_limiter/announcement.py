@@ -80,7 +80,7 @@ class TextBatches(Announcement):
         tokens = sum(max(1.0, guess_tokens(text, model)) for text in batch)
         if _one_by_one(self._embed_model):  # each of its requests is admitted anew, as large as the first
             tokens /= max(1, len(batch))
-        return describe_texts(self._embed_model, tokens)
+        return describe_texts(self._embed_model, model, tokens)
 
 
 def describe_event(event: LLMChatStartEvent | LLMCompletionStartEvent, llm: Any = None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,16 +19,35 @@ OUTPUT_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "nu
 EXTRAS = ("tools", "functions", "response_format")  # parts of the prompt that are no message
 MEDIA = {"image": "image", "audio": "audio", "video": "video", "document": "file"}
 UNKNOWN = "unknown"  # LlamaIndex's own word for a model that does not say its name
+TYPES = 1024  # of LLMs and embedding models whose fields are remembered
+
+
+class Fields(NamedTuple):
+    """Of a kind of LLM or embedding model: its name, and which of the names above are fields of it."""
+
+    class_name: str
+    model_names: tuple[str, ...]
+    bases: tuple[str, ...]
+    output_bounds: tuple[str, ...]
+
+
+@lru_cache(maxsize=TYPES)
+def _fields_of(kind: Any) -> Fields:
+    declared = kind.model_fields
+    found = [tuple(filter(declared.__contains__, names)) for names in (MODEL_NAMES, BASES, OUTPUT_BOUNDS)]
+    return Fields(kind.class_name(), *found)
 
 
 def describe_llm(llm: Any, prompt: list[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` are the keyword arguments of the call, which go before the fields of the LLM."""
+    named = None
     if options:
         prompt += [options[name] for name in EXTRAS if options.get(name)]
+        named = _name(options.get("model"))
     return {
-        "model": _name(options.get("model")) or model_of(llm),
+        "model": named or model_of(llm),
         "prompt": prompt,
-        "max_tokens": _bound(options, llm.__dict__.get("additional_kwargs"), llm.__dict__),
+        "max_tokens": _bound_of(llm, options),
         "route": _route(llm),
         "estimated": True,
     }
@@ -42,14 +62,14 @@ def describe_payload(
     return {
         "model": named if named and named != UNKNOWN else payload.get("class_name"),
         "prompt": prompt,
-        "max_tokens": _bound(options),
+        "max_tokens": _bound(options, OUTPUT_BOUNDS),
         "estimated": True,
     }
 
 
-def describe_texts(embed_model: Any, tokens: float) -> dict[str, Any]:
+def describe_texts(embed_model: Any, model: str, tokens: float) -> dict[str, Any]:
     return {
-        "model": model_of(embed_model),
+        "model": model,
         "input_tokens": tokens,
         "output_tokens": 0.0,
         "route": _route(embed_model),
@@ -59,9 +79,9 @@ def describe_texts(embed_model: Any, tokens: float) -> dict[str, Any]:
 
 def model_of(component: Any) -> str:
     """The name under which the provider limits an LLM or an embedding model; else the name of its class."""
-    fields = component.__dict__  # pydantic takes microseconds to say that there is no such field
-    for name in MODEL_NAMES:
-        if name in fields and (found := _name(fields[name])) and found != UNKNOWN:
+    values = component.__dict__  # pydantic takes microseconds to say that there is no such field
+    for name in _fields_of(component.__class__).model_names:
+        if (found := _name(values.get(name))) and found != UNKNOWN:
             return found
     found = getattr(getattr(component, "metadata", None), "model_name", None)
     return found if found and found != UNKNOWN else str(component.class_name())
@@ -105,25 +125,29 @@ def _blocks_prompt(blocks: Iterable[Any], prompt: list[Any]) -> bool:
     return called
 
 
-def _bound(*places: Mapping[str, Any] | None) -> int | None:
+def _bound_of(llm: Any, options: Mapping[str, Any]) -> int | None:
     """The most tokens that the answer may have, from the first place that tells it."""
-    for place in places:
-        if not place:
-            continue
-        for name in OUTPUT_BOUNDS:
-            if name in place:
-                bound = place[name]
-                if isinstance(bound, int) and not isinstance(bound, bool) and bound >= 0:
-                    return bound
+    values = llm.__dict__
+    for place in (options, values.get("additional_kwargs")):
+        if place and (bound := _bound(place, OUTPUT_BOUNDS)) is not None:
+            return bound
+    return _bound(values, _fields_of(llm.__class__).output_bounds)
+
+
+def _bound(place: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        bound = place.get(name)
+        if isinstance(bound, int) and not isinstance(bound, bool) and bound >= 0:
+            return bound
     return None
 
 
 def _route(component: Any) -> tuple[Any, ...]:
     """Two keys or two hosts of one model are two routes. The key's hash is Python's own, and stays in memory."""
-    fields = component.__dict__
-    bases = [str(fields[name]) for name in BASES if fields.get(name)]
-    key = fields.get("api_key")
-    return (component.class_name(), *bases, hash(key) if isinstance(key, str) else None)
+    values, fields = component.__dict__, _fields_of(component.__class__)
+    key = values.get("api_key")
+    bases = map(str, filter(None, map(values.get, fields.bases)))
+    return (fields.class_name, *bases, hash(key) if isinstance(key, str) else None)
 
 
 def _name(value: Any) -> str | None:

@@ -12,12 +12,15 @@ from llama_index.core.instrumentation.span_handlers import NullSpanHandler
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import DISPATCHER_SPAN_DECORATED_ATTR
 
+from llama_index.llms.adaptive_rate_limiter.observer import EventObserver, SpanObserver
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from adaptive_rate_limiter import Reservation
 
-NULL_HANDLERS = (NullSpanHandler, NullEventHandler)  # which LlamaIndex has from the start
+# Which LlamaIndex has from the start, and ours: an AdaptiveLLM admits its calls itself.
+DEAF = (NullSpanHandler, NullEventHandler, SpanObserver, EventObserver)
 LEAST_WAIT = 0.001  # seconds of waiting that are worth an event
 
 _dispatcher = get_dispatcher(__name__)
@@ -80,8 +83,11 @@ def _either(plain: Callable[..., Any], spanned: Any) -> Callable[..., Any]:
 def _somebody_hears() -> bool:
     current = _dispatcher
     while True:
-        for handler in (*current.span_handlers, *current.event_handlers):
-            if type(handler) not in NULL_HANDLERS:
+        for span_handler in current.span_handlers:
+            if type(span_handler) not in DEAF:
+                return True
+        for handler in current.event_handlers:
+            if type(handler) not in DEAF:
                 return True
         if not current.propagate:
             return False

@@ -119,18 +119,19 @@ class AdaptiveLLM(LLM):
     # Chat and completion
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        return self._chat(messages, kwargs).call(lambda: self.llm.chat(messages, **kwargs), settle_answer)
+        attempts = self._attempts(messages_prompt(messages), kwargs)
+        return attempts.call(lambda: self.llm.chat(messages, **kwargs), settle_answer)
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        attempts = self._chat(messages, kwargs)
+        attempts = self._attempts(messages_prompt(messages), kwargs)
         return await attempts.acall(lambda: self.llm.achat(messages, **kwargs), settle_answer)
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        attempts = self._chat(messages, kwargs)
+        attempts = self._attempts(messages_prompt(messages), kwargs)
         return attempts.stream(lambda: self.llm.stream_chat(messages, **kwargs), settle_answer)
 
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        attempts = self._chat(messages, kwargs)
+        attempts = self._attempts(messages_prompt(messages), kwargs)
         return attempts.astream(lambda: self.llm.astream_chat(messages, **kwargs), settle_answer)
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -195,9 +196,6 @@ class AdaptiveLLM(LLM):
 
     def _attempts(self, prompt: list[Any], options: dict[str, Any]) -> Attempts:
         return Attempts(self.limiter, describe_llm(self.llm, prompt, options))
-
-    def _chat(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> Attempts:
-        return self._attempts(messages_prompt(messages), options)
 
     def _predict(
         self, output_cls: Any, prompt: Any, options: dict[str, Any] | None, prompt_args: dict[str, Any]

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import AsyncGenerator, Generator
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
@@ -52,12 +52,8 @@ def _is_stream(kind: type) -> bool:
     return issubclass(kind, (Generator, AsyncGenerator))
 
 
-class Open(NamedTuple):
-    """The span of a method that has not returned yet."""
-
-    instance: Any  # the LLM or the embedding model
-    aside: Admitted | None
-
+Open = tuple[Any, "Admitted | None"]
+"""The span of a method that has not returned yet: of which LLM or embedding model, and what has stepped aside."""
 
 attached: ContextVar[Admitted | None] = ContextVar("llama_index_adaptive_attached", default=None)
 """The call whose reservation is in force in this context, or was."""
@@ -80,7 +76,7 @@ class Spans:
         self._admitted: dict[str, list[Admitted]] = {}
 
     def enter(self, span_id: str, instance: Any, arguments: dict[str, Any]) -> None:
-        self._open[span_id] = Open(instance, self._step_aside())
+        self._open[span_id] = instance, self._step_aside()
         if _embeds(instance.__class__) and not span_id.partition(".")[2].startswith("_"):
             texts = texts_in(arguments)
             if texts:
@@ -97,12 +93,12 @@ class Spans:
             for admitted in self._admitted.get(span_id, ()):
                 admitted.gone = weakref.ref(result, lambda _: self._lost(span_id))
         opened = self._open.pop(span_id, None)
-        if opened is not None and opened.aside is not None and current_reservation.get() is None:
-            _attach(opened.aside)
+        if opened is not None and opened[1] is not None and current_reservation.get() is None:
+            _attach(opened[1])
 
     def instance(self, span_id: str | None) -> Any:
         opened = self._open.get(span_id or "")
-        return None if opened is None else opened.instance
+        return None if opened is None else opened[0]
 
     def _step_aside(self) -> Admitted | None:
         """A call begins between the opening of a stream and its end: what it sends is not the stream's."""
@@ -117,14 +113,14 @@ class Spans:
     def keep(self, span_id: str, reservation: Reservation, task: asyncio.Task[Any] | None = None) -> None:
         """It was admitted for the span, by `task` if that was asynchronous."""
         opened = self._open.get(span_id)
-        before = attached.get() if opened is None or opened.aside is None else opened.aside
+        before = (None if opened is None else opened[1]) or attached.get()
         while before is not None and not before.unsent:
             before = before.before
         admitted = Admitted(span_id, reservation, before)
         self._admitted.setdefault(span_id, []).append(admitted)
         attached.set(admitted)
         reservation.attach()
-        if task is not None and opened is not None and _embeds(opened.instance.__class__):
+        if task is not None and opened is not None and _embeds(opened[0].__class__):
             admitted.task = task  # of several that run at once: the end of one is told only by its task
             task.add_done_callback(lambda task: self._task_done(admitted, task))
 
@@ -134,7 +130,7 @@ class Spans:
         for admitted in ended:
             admitted.gone = None
             if attached.get() is admitted:
-                _attach(admitted.before)
+                attached.set(None) if admitted.before is None else _attach(admitted.before)
         return [admitted.reservation for admitted in ended]
 
     def fail(self, span_id: str | None, error: BaseException) -> None:
