@@ -35,7 +35,7 @@ def settle_error(reservation: Reservation, error: BaseException) -> None:
 def _message_of(result: LLMResult) -> BaseMessage | None:
     for generations in result.generations:
         for generation in generations:
-            message = getattr(generation, "message", None)  # a completion's has none
+            message: BaseMessage | None = getattr(generation, "message", None)  # a completion's has none
             if message is not None:
                 return message
     return None
