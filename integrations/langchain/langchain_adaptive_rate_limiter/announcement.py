@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessage
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import FrameType
@@ -102,8 +100,8 @@ def describe(announcement: Announcement) -> dict[str, Any]:
     for conversation in announcement.messages:
         for message in conversation:
             prompt.append(message.content)
-            if isinstance(message, AIMessage) and message.tool_calls:
-                prompt.append(message.tool_calls)
+            if tool_calls := vars(message).get("tool_calls"):  # only an AIMessage has them
+                prompt.append(tool_calls)
     return {
         "model": _model(params, metadata),
         "prompt": prompt,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from langchain_core.outputs import ChatGeneration
-
 from adaptive_rate_limiter.adapters import guessed_usage, learn_refusal
 from adaptive_rate_limiter.answers import answer_of, usage_of_result
 
@@ -37,8 +35,9 @@ def settle_error(reservation: Reservation, error: BaseException) -> None:
 def _message_of(result: LLMResult) -> BaseMessage | None:
     for generations in result.generations:
         for generation in generations:
-            if isinstance(generation, ChatGeneration):
-                return generation.message
+            message: BaseMessage | None = getattr(generation, "message", None)  # a completion's has none
+            if message is not None:
+                return message
     return None
 
 

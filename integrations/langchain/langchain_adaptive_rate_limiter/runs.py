@@ -55,7 +55,8 @@ class AdmittedRun:
         reservation, self._reservation = self._reservation, None
         if reservation is None:
             return
-        task, self._task = self._task, None  # else a failed task would refer to itself by its error's traceback
+        # A failed task would refer to itself, by its error's traceback.
+        task, self._task = self._task, None
         if task is not None:
             task.remove_done_callback(self._on_cancel)
         reservation.reply = None
