@@ -3,8 +3,9 @@
 The calls without it and with it take turns in one process, call by call: the processor's speed and the places of things
 in memory are then the same for both. So many calls in a row are a block, that work which a limiter puts off and does for
 many calls at once is in each. The quickest block counts: what others add to it was other work on the machine. All that
-is imported is the same for all; the rest is made anew in PROCESSES. The median of their differences counts, and half of
-the distance between their quartiles is its spread.
+is imported is the same for all; the rest is made anew in PROCESSES. On a shared machine one of them may be half as fast as
+another, and what the limiter adds with it: each difference is told at the speed of the quickest. Their median counts,
+and half of the distance between their quartiles is its spread.
 
 What a limiter does to a whole process is part of its own arm only, but for `observe_http`: it adds two microseconds to
 all calls, which the difference does not show.
@@ -20,7 +21,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import Any, NamedTuple
 
 from benchmarks import compiled
@@ -102,11 +103,17 @@ def measure(module: str, asked: Iterable[str] = ()) -> dict[str, dict[str, Figur
         for wheel, python in pythons.items():
             for way, found in _served([python, "-m", module, "--serve", *asked]):
                 (first, plain), *others = found.items()
-                if not wheel:
-                    seen[way][first].append(plain)
+                seen[way][first].append(plain)
                 for arm, microseconds in others:
-                    seen[way][arm + wheel].append(microseconds - plain)
-    return {way: {arm: _figure(values) for arm, values in arms.items()} for way, arms in seen.items()}
+                    seen[way][arm + wheel].append(microseconds / plain - 1)
+    return {way: _figures(*arms.items()) for way, arms in seen.items()}
+
+
+def _figures(first: tuple[str, list[float]], *others: tuple[str, list[float]]) -> dict[str, Figure]:
+    """From the microseconds of the first arm, and the parts of them that the others add."""
+    name, plain = first
+    quickest = min(plain)
+    return {name: Figure(quickest, 0.0)} | {arm: _figure(parts, quickest) for arm, parts in others}
 
 
 def _served(command: list[str]) -> list[tuple[str, dict[str, float]]]:
@@ -114,9 +121,9 @@ def _served(command: list[str]) -> list[tuple[str, dict[str, float]]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _figure(values: list[float]) -> Figure:
-    lower, _, upper = quantiles(values, n=4, method="inclusive")
-    return Figure(median(values), (upper - lower) / 2)
+def _figure(parts: list[float], of: float) -> Figure:
+    lower, middle, upper = quantiles(parts, n=4, method="inclusive")
+    return Figure(middle * of, (upper - lower) / 2 * of)
 
 
 def lines(measured: Mapping[str, Mapping[str, Figure]]) -> list[str]:

@@ -293,6 +293,24 @@ def test_the_name_under_which_a_provider_limits(fields, named):
     assert describe_llm(llm, [], {"model": "of-the-call"})["model"] == "of-the-call"
 
 
+def test_what_is_set_on_an_llm_counts_from_its_next_call_on():
+    llm = _with({"model": "gpt-4o", "api_key": "one", "max_tokens": 1})
+    before = describe_llm(llm, [], {})
+    llm.model, llm.api_key, llm.max_tokens = "gpt-4", "another", True
+    after = describe_llm(llm, [], {})
+    assert (before["model"], after["model"]) == ("gpt-4o", "gpt-4")
+    assert before["route"] != after["route"]
+    assert (before["max_tokens"], after["max_tokens"]) == (
+        1,
+        None,
+    )  # True is equal to 1, and is no number of tokens
+
+
+def test_a_field_that_cannot_be_hashed_is_read_like_any_other():
+    route = describe_llm(_with({"model": "gpt-4o", "api_base": ["http://one"]}), [], {})["route"]
+    assert route[1:] == ("['http://one']", None)
+
+
 @pytest.mark.parametrize(
     ("fields", "options", "bound"),
     [

@@ -13,7 +13,6 @@ from llama_index.llms.adaptive_rate_limiter.calls import (
     describe_payload,
     describe_texts,
     messages_prompt,
-    model_of,
 )
 
 if TYPE_CHECKING:
@@ -76,11 +75,12 @@ class TextBatches(Announcement):
         self._place += size
         if self._place >= len(self._texts):
             self.withdraw()
-        model = model_of(self._embed_model)
-        tokens = sum(max(1.0, guess_tokens(text, model)) for text in batch)
+        call = describe_texts(self._embed_model, 0.0)
+        tokens = sum([max(1.0, guess_tokens(text, call["model"])) for text in batch])
         if _one_by_one(self._embed_model):  # each of its requests is admitted anew, as large as the first
             tokens /= max(1, len(batch))
-        return describe_texts(self._embed_model, model, tokens)
+        call["input_tokens"] = tokens
+        return call
 
 
 def describe_event(event: LLMChatStartEvent | LLMCompletionStartEvent, llm: Any = None) -> dict[str, Any]:

@@ -19,38 +19,75 @@ OUTPUT_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "nu
 EXTRAS = ("tools", "functions", "response_format")  # parts of the prompt that are no message
 MEDIA = {"image": "image", "audio": "audio", "video": "video", "document": "file"}
 UNKNOWN = "unknown"  # LlamaIndex's own word for a model that does not say its name
-TYPES = 1024  # of LLMs and embedding models whose fields are remembered
+MOST_KINDS, MOST_MODELS = 1024, 1024  # of LLMs and embedding models, and what they say of themselves
 
 
-class Fields(NamedTuple):
-    """Of a kind of LLM or embedding model: its name, and which of the names above are fields of it."""
+class Told(NamedTuple):
+    """What an LLM or an embedding model says of itself in its fields."""
 
-    class_name: str
-    model_names: tuple[str, ...]
-    bases: tuple[str, ...]
-    output_bounds: tuple[str, ...]
+    model: str | None
+    output_bound: int | None
+    route: tuple[Any, ...]
 
 
-@lru_cache(maxsize=TYPES)
-def _fields_of(kind: Any) -> Fields:
-    declared = kind.model_fields
-    found = [tuple(filter(declared.__contains__, names)) for names in (MODEL_NAMES, BASES, OUTPUT_BOUNDS)]
-    return Fields(kind.class_name(), *found)
+def told_by(component: Any) -> Told:
+    """It is asked before each call, since fields may be set; but what they held before was read before."""
+    values, kind = component.__dict__, component.__class__
+    key = values.get("api_key")
+    given = [hash(key) if isinstance(key, str) else None, *map(values.get, _fields_of(kind))]
+    try:
+        return _read(kind, *given)
+    except TypeError:  # a value that has no hash
+        return _read.__wrapped__(kind, *given)
+
+
+@lru_cache(maxsize=MOST_KINDS)
+def _fields_of(kind: Any) -> tuple[str, ...]:
+    return tuple(filter(kind.model_fields.__contains__, (*MODEL_NAMES, *BASES, *OUTPUT_BOUNDS)))
+
+
+@lru_cache(maxsize=MOST_MODELS, typed=True)
+def _read(kind: Any, key: int | None, *given: Any) -> Told:
+    """Two keys or two hosts of one model are two routes. `key` is Python's own hash, and stays in memory."""
+    values = dict(zip(_fields_of(kind), given, strict=True))
+    named = (_name(values.get(name)) for name in MODEL_NAMES)
+    model = next((found for found in named if found and found != UNKNOWN), None)
+    bases = [str(values[name]) for name in BASES if values.get(name)]
+    return Told(model, _bound(values), (kind.class_name(), *bases, key))
+
+
+def model_of(component: Any) -> str:
+    """The name under which the provider limits an LLM or an embedding model; else the name of its class."""
+    return told_by(component).model or _model_elsewhere(component)
+
+
+def _model_elsewhere(component: Any) -> str:
+    found = getattr(getattr(component, "metadata", None), "model_name", None)
+    return found if found and found != UNKNOWN else str(component.class_name())
 
 
 def describe_llm(llm: Any, prompt: list[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` are the keyword arguments of the call, which go before the fields of the LLM."""
-    named = None
-    if options:
-        prompt += [options[name] for name in EXTRAS if options.get(name)]
-        named = _name(options.get("model"))
-    return {
-        "model": named or model_of(llm),
+    told = told_by(llm)
+    call = {
+        "model": told.model or _model_elsewhere(llm),
         "prompt": prompt,
-        "max_tokens": _bound_of(llm, options),
-        "route": _route(llm),
+        "max_tokens": told.output_bound,
+        "route": told.route,
         "estimated": True,
     }
+    more = llm.__dict__.get("additional_kwargs")
+    if options or more:
+        _override(call, options, more or {})
+    return call
+
+
+def _override(call: dict[str, Any], options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+    call["prompt"] += [options[name] for name in EXTRAS if options.get(name)]
+    call["model"] = _name(options.get("model")) or call["model"]
+    for place in (more, options):
+        bound = _bound(place)
+        call["max_tokens"] = call["max_tokens"] if bound is None else bound
 
 
 def describe_payload(
@@ -62,29 +99,20 @@ def describe_payload(
     return {
         "model": named if named and named != UNKNOWN else payload.get("class_name"),
         "prompt": prompt,
-        "max_tokens": _bound(options, OUTPUT_BOUNDS),
+        "max_tokens": _bound(options),
         "estimated": True,
     }
 
 
-def describe_texts(embed_model: Any, model: str, tokens: float) -> dict[str, Any]:
+def describe_texts(embed_model: Any, tokens: float) -> dict[str, Any]:
+    told = told_by(embed_model)
     return {
-        "model": model,
+        "model": told.model or _model_elsewhere(embed_model),
         "input_tokens": tokens,
         "output_tokens": 0.0,
-        "route": _route(embed_model),
+        "route": told.route,
         "estimated": True,
     }
-
-
-def model_of(component: Any) -> str:
-    """The name under which the provider limits an LLM or an embedding model; else the name of its class."""
-    values = component.__dict__  # pydantic takes microseconds to say that there is no such field
-    for name in _fields_of(component.__class__).model_names:
-        if (found := _name(values.get(name))) and found != UNKNOWN:
-            return found
-    found = getattr(getattr(component, "metadata", None), "model_name", None)
-    return found if found and found != UNKNOWN else str(component.class_name())
 
 
 def messages_prompt(messages: Iterable[ChatMessage]) -> list[Any]:
@@ -125,29 +153,13 @@ def _blocks_prompt(blocks: Iterable[Any], prompt: list[Any]) -> bool:
     return called
 
 
-def _bound_of(llm: Any, options: Mapping[str, Any]) -> int | None:
-    """The most tokens that the answer may have, from the first place that tells it."""
-    values = llm.__dict__
-    for place in (options, values.get("additional_kwargs")):
-        if place and (bound := _bound(place, OUTPUT_BOUNDS)) is not None:
-            return bound
-    return _bound(values, _fields_of(llm.__class__).output_bounds)
-
-
-def _bound(place: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    for name in names:
+def _bound(place: Mapping[str, Any]) -> int | None:
+    """The most tokens that the answer may have."""
+    for name in OUTPUT_BOUNDS:
         bound = place.get(name)
         if isinstance(bound, int) and not isinstance(bound, bool) and bound >= 0:
             return bound
     return None
-
-
-def _route(component: Any) -> tuple[Any, ...]:
-    """Two keys or two hosts of one model are two routes. The key's hash is Python's own, and stays in memory."""
-    values, fields = component.__dict__, _fields_of(component.__class__)
-    key = values.get("api_key")
-    bases = map(str, filter(None, map(values.get, fields.bases)))
-    return (fields.class_name, *bases, hash(key) if isinstance(key, str) else None)
 
 
 def _name(value: Any) -> str | None:

@@ -121,8 +121,7 @@ class AdaptiveEmbedding(BaseEmbedding):
         return vectors
 
     def _attempts(self, tokens: float) -> Attempts:
-        size = describe_texts(self.embed_model, model_of(self.embed_model), tokens)
-        return Attempts(self.limiter, size)
+        return Attempts(self.limiter, describe_texts(self.embed_model, tokens))
 
     def _tokens(self, text: str) -> float:
         return max(1.0, guess_tokens(text, self.model_name))
