@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reservation", "current_reservation"]
 
+NUMBERS = frozenset({int, float})
 UNANSWERABLE = (HoldState.CANCELLED, HoldState.REFUSED)
 
 current_reservation: ContextVar[Reservation | None] = ContextVar(
@@ -137,12 +138,14 @@ class Reservation:
         if self.closed:
             return False
         self._close()
-        usage = Usage(
-            _known(input_tokens),
-            _known(output_tokens),
-            _known(tokens),
-            _known(cached_tokens) or 0.0 if cached_tokens else 0.0,
-        )
+        for told in (input_tokens, output_tokens, tokens, cached_tokens):
+            if told is not None and (type(told) not in NUMBERS or not 0 <= told <= MOST):
+                usage = Usage(
+                    _known(input_tokens), _known(output_tokens), _known(tokens), _known(cached_tokens) or 0.0
+                )
+                break
+        else:
+            usage = Usage(input_tokens, output_tokens, tokens, cached_tokens or 0.0)
         return self.bucket.step(Bucket.settle, self.call, usage)
 
     def cancel(self) -> bool:
@@ -183,7 +186,7 @@ class Reservation:
         if moved or not first or hold is None or hold.state is not RESERVED:
             self._resend = True
             return True
-        self.begin()
+        self.bucket.bucket.begin(self.call, self._limiter.clock.now(), traced=traced)
         return False
 
     def never_sent(self) -> None:

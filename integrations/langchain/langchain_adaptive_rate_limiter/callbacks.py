@@ -37,6 +37,7 @@ class ModelHandler(BaseCallbackHandler):
 
     run_inline = True
     ignore_chain = ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = True
+    ignore_llm = ignore_chat_model = False  # said here, they are no calls of properties
 
     def __init__(self) -> None:
         self._runs: dict[UUID, _Kept] = {}

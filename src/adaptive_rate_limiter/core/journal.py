@@ -57,7 +57,7 @@ def _overran(hold: Hold) -> bool:
 def _replay(ledger: Ledger, hold: Hold) -> None:
     assert hold.end is not None
     used, at = hold.end
-    hold.state, hold.answered = RESERVED, False
+    hold.state, hold.answered, hold.end = RESERVED, False, None
     ledger.take(hold)
     if hold.replied_at is not None:
         ledger.arrived(hold, hold.replied_at)
@@ -70,8 +70,8 @@ def _post_ended(ledger: Ledger, ended: list[Hold]) -> None:
     used: dict[str, float] = defaultdict(float)
     reserved: dict[str, float] = defaultdict(float)
     for hold in ended:
-        if hold.replied_at is not None:
-            counted_by = max(counted_by, ledger.transit.counted_by(hold, hold.replied_at))
+        if hold.replied_at is not None and hold.replied_at > counted_by:
+            counted_by = hold.replied_at
         for unit, amount in hold.cost.items():
             reserved[unit] += amount
             used[unit] += hold.end[0].get(unit, amount)  # type: ignore[index]  # they have ended
@@ -84,4 +84,4 @@ def _post_ended(ledger: Ledger, ended: list[Hold]) -> None:
         if reserved[told.unit]:
             told.answered(reserved[told.unit], ended[-1].seq, counted=True)
     for hold in ended:
-        hold.counted_at = counted_by
+        hold.counted_at, hold.end = counted_by, None
