@@ -60,6 +60,16 @@ async def test_a_call_is_settled_by_its_body_in_async(async_client, script, used
     assert used() == {"requests": 1, "tokens": 100}
 
 
+def test_a_response_that_is_there_as_a_whole_is_settled_at_once(library, limiter, used):
+    """Nobody reads the stream of what a cache answers: its call stayed in flight until it was collected."""
+    cache = library.MockTransport(lambda _: library.Response(200, content=ANSWER))
+    with library.Client(transport=AdaptiveTransport(limiter, cache)) as client:
+        response = client.post("http://provider.test/v1/x", json=CALL)
+        assert used() == {"requests": 1, "tokens": 100}
+        assert limiter.snapshot().buckets[0].in_flight == 0
+        assert response.json() == {"usage": USAGE}
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
 def test_a_compressed_body_tells_its_usage(encoding, client, script, used):
     script(gzip.compress(ANSWER) if encoding == "gzip" else ANSWER, content_encoding=encoding)

@@ -128,6 +128,11 @@ def exchange_of(request: Any) -> Exchange | None:
     return exchange if exchange.joins(reservation) else None
 
 
+def is_to_come(response: Any) -> bool:
+    """A stream, which the caller reads."""
+    return not hasattr(response, "_content")  # `is_stream_consumed` is False of a response made of bytes, too
+
+
 def _fields_of(headers: Any) -> dict[bytes, bytes]:
     """Those that count here, by names in lower case. A single `headers.get` takes longer than all of this."""
     kept = getattr(

@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import CapacityExceededError
-from adaptive_rate_limiter.http.exchange import FIRST_ERROR, exchange_of
+from adaptive_rate_limiter.http.exchange import FIRST_ERROR, exchange_of, is_to_come
 from adaptive_rate_limiter.http.streams import awatch, watch
 from adaptive_rate_limiter.http.trace import awritten, written
 
@@ -100,7 +100,7 @@ def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
             exchange.failed(error)
             raise
         reply = exchange.answered(response)
-        if _is_to_come(response):
+        if is_to_come(response):
             reply.reader = watch(request, response)
         return response
 
@@ -126,13 +126,8 @@ def _async(original: Callable[..., Any]) -> Callable[..., Any]:
             exchange.failed(error)
             raise
         reply = exchange.answered(response)
-        if _is_to_come(response):
+        if is_to_come(response):
             reply.reader = awatch(request, response)
         return response
 
     return send
-
-
-def _is_to_come(response: Any) -> bool:
-    """A stream, which the caller reads."""
-    return not hasattr(response, "_content")  # `is_stream_consumed` is False of a response made of bytes, too

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import ConfigurationError
-from adaptive_rate_limiter.http.exchange import FIRST_ERROR, Exchange
+from adaptive_rate_limiter.http.exchange import FIRST_ERROR, Exchange, is_to_come
 from adaptive_rate_limiter.http.payload import describe
 from adaptive_rate_limiter.http.streams import awatch, library_of, watch
 from adaptive_rate_limiter.http.trace import awritten, written
@@ -172,17 +172,22 @@ def _route(request: Any) -> tuple[str, str]:
 
 
 def _answered(exchange: Exchange, response: Any, watch: Callable[..., UsageReader]) -> None:
-    reply = exchange.answered(response)
-    if reply.is_success:
-        watch(exchange.request, response, partial(_settle, exchange.reservation))
-    else:
-        exchange.reservation.lapse()
+    reply, reservation = exchange.answered(response), exchange.reservation
+    if not reply.is_success:
+        reservation.lapse()
+    elif is_to_come(response):
+        watch(exchange.request, response, partial(_settle, reservation))
+    else:  # of a cache, or a mock: nobody will read its stream
+        _end(reservation, reply.usage())
 
 
 def _settle(reservation: Reservation, reader: UsageReader) -> None:
     if not reservation.closed:
-        usage = reader.finish()
-        if usage is None:
-            reservation.lapse()
-        else:
-            reservation.settle(**usage)
+        _end(reservation, reader.finish())
+
+
+def _end(reservation: Reservation, usage: dict[str, float] | None) -> None:
+    if usage is None:
+        reservation.lapse()
+    else:
+        reservation.settle(**usage)
