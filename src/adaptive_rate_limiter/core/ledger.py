@@ -6,13 +6,13 @@ import math
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
-from adaptive_rate_limiter.core.evidence import Shot
 from adaptive_rate_limiter.core.gauge import HALF, Gauge
 from adaptive_rate_limiter.core.hold import RESERVED, SETTLED, Hold, HoldState
 from adaptive_rate_limiter.core.journal import is_full, post
 from adaptive_rate_limiter.core.levels import EPSILON
 from adaptive_rate_limiter.core.matching import matched
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
+from adaptive_rate_limiter.core.shots import shot_of
 from adaptive_rate_limiter.core.told import JITTER, LOOK_AGAIN, ToldGauge
 from adaptive_rate_limiter.core.transit import Transit
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 RECENT = (
     256  # holds remembered beside those in flight; more of them leave a processor's cache before they end
 )
-OVERTAKING = 64  # sends, after one, that may have overtaken it
 LONGEST_UNSENT = 5.0  # seconds from an admission to its send: for a busy process, or one that sends otherwise
 GRACE, NEARLY = 1 + EPSILON, 1 - EPSILON
 
@@ -323,42 +322,10 @@ class Ledger:
         for gauge, reading in taken:
             if reading.remaining is not None:
                 told.append(gauge)
-            gauge.read(self._shot(gauge, reading, hold, now))
+            gauge.read(shot_of(self, gauge, reading, hold, now))
             gauge.newest = max(gauge.newest, hold.seq)
         hold.told = told
         return at_ease
-
-    def _shot(self, gauge: ToldGauge, reading: QuotaReading, hold: Hold, now: float) -> Shot:
-        unit = gauge.unit
-        if gauge.place < len(hold.marks):
-            spent, ahead, returned, unread = hold.marks[gauge.place]
-            since = self.spent[unit] - spent
-        else:  # it was told for the first time when the call was under way
-            since, ahead, returned, unread = self.reserved_after(hold, unit), 0.0, 0.0, 0.0
-        return Shot(
-            reading,
-            hold.seq > gauge.newest,
-            hold.sent_at,
-            since,
-            self.overtaking(hold, unit) if since else 0.0,
-            ahead,
-            gauge.returned(now) - returned,
-            gauge.unread - unread,
-            gauge.in_flight,
-            now,
-        )
-
-    def overtaking(self, hold: Hold, unit: str) -> float:
-        """What was sent just after `hold`, and may have been counted before it."""
-        recent, total = self.recent, 0.0
-        place = len(recent) - (self.seq - hold.seq)  # of the one after it
-        if place > 0:
-            until = hold.sent_at + JITTER
-            for later in range(place, min(len(recent), place + OVERTAKING)):
-                if recent[later].at > until:
-                    break
-                total += recent[later].cost.get(unit, 0.0)
-        return total
 
     # What only the provider can see
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from adaptive_rate_limiter.core.evidence import least_window, opened_window
 from adaptive_rate_limiter.core.hold import Hold, HoldState
 from adaptive_rate_limiter.core.quota import CONCURRENT_REQUESTS
+from adaptive_rate_limiter.core.shots import overtaking
 from adaptive_rate_limiter.core.told import ToldGauge
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _new_gauge(ledger: Ledger, reading: QuotaReading, hold: Hold, now: float) ->
                 gauge.depart(past.cost[reading.unit])
     if reading.remaining is not None:
         if limit - reading.remaining <= gauge.fixed.taken:  # no more than our own: nobody else was here
-            sent_since -= ledger.overtaking(hold, reading.unit)
+            sent_since -= overtaking(ledger, hold, reading.unit)
         sure = reading.remaining - min(sent_since, gauge.in_flight)
         for level in gauge.models:
             level.correct(min(level.available(now), sure), now)
