@@ -57,6 +57,16 @@ def test_a_journal_is_bounded_in_calls_and_in_time(calls, seconds):
     assert ledger.journal == []
 
 
+def test_an_invitation_is_for_one_call_and_nothing_to_spare():
+    ledger, _ = ledgers(Quota("requests", 100, window=600.0))
+    gauge = ledger.gauges[0]
+    gauge.take(100.0, 0.0)
+    gauge.invitation = (1.0, 90.0)
+    first = admitted(ledger, {"requests": 1.0}, 1.0)
+    assert first.posted
+    assert admitted(ledger, {"requests": 1.0}, 1.0) is None
+
+
 def test_what_ended_in_the_journal_is_charged_with_what_it_used():
     ledger, _ = ledgers(Quota("tokens", 60_000, algorithm="fixed_window"))
     for _ in range(3):

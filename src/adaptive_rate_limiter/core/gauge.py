@@ -103,7 +103,8 @@ class Gauge:
         a full bucket may turn out to have lost while requests were on their way.
         """
         left = self.available(now)
-        self.spare = left - HALF * self.capacity - LONGEST * self.rate
+        if self.invitation is None:  # that is for one call only
+            self.spare = left - HALF * self.capacity - LONGEST * self.rate
         return left
 
     def catch_up(self, last_sent_at: float, now: float) -> None:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.core.ledger import Ledger
 
 MOST = 64  # calls in a journal
-LONGEST = (
-    0.05  # seconds from its first to its last: windows may give back that much later what is posted in one
-)
+LONGEST = 0.05  # seconds from its first to its last: windows give back that much later what is posted in one
 
 
 def is_full(journal: Sequence[Hold]) -> bool:
