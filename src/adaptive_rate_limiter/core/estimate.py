@@ -121,16 +121,20 @@ class Estimator:
             self._together = TOGETHER
 
 
-def guess_tokens(content: Any, model: str | None = None) -> float:  # noqa: PLR0911 - a table of types
+def guess_tokens(content: Any, model: str | None = None) -> float:
     """A guess at the tokens of a prompt: text, messages, lists and dictionaries of them, token ids.
 
     Counts characters; uses a tokenizer only if the application has one in memory, since loading one may
     reach for the network.
     """
+    return _guess(content, _tokenizer_in_memory(model))
+
+
+def _guess(content: Any, encoding: Any) -> float:  # noqa: PLR0911 - a table of types
     if isinstance(content, str):
-        return _guess_text(content, model)
+        return _guess_text(content, encoding)
     if type(content) is list:
-        return sum([guess_tokens(item, model) for item in content])
+        return sum([_guess(item, encoding) for item in content])
     if isinstance(content, (bytes, bytearray)):
         return len(content) / CHARACTERS_PER_TOKEN
     if isinstance(content, bool) or content is None:
@@ -140,27 +144,25 @@ def guess_tokens(content: Any, model: str | None = None) -> float:  # noqa: PLR0
     if isinstance(content, Mapping):
         if content.get("type") in MEDIA:
             return MEDIA_TOKENS
-        return sum(guess_tokens(value, model) for value in content.values())
+        return sum([_guess(value, encoding) for value in content.values()])
     if isinstance(content, Iterable) and not isinstance(
         content, Iterator
     ):  # an iterator is the caller's to use up
-        return sum(guess_tokens(item, model) for item in content)
+        return sum([_guess(item, encoding) for item in content])
     return 0.0
 
 
-def _guess_text(text: str, model: str | None) -> float:
+def _guess_text(text: str, encoding: Any) -> float:
     if text.startswith("data:"):  # a file written into the message: its characters are no words
         return MEDIA_TOKENS
-    encoding = _tokenizer_in_memory(model) if len(text) <= LONGEST_TOKENIZED else None
-    if encoding is None:
+    if encoding is None or len(text) > LONGEST_TOKENIZED:
         return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
     return float(len(encoding.encode_ordinary(text)))
 
 
 def _tokenizer_in_memory(model: str | None) -> Any:
-    registry = sys.modules.get("tiktoken.registry")
+    loaded = getattr(sys.modules.get("tiktoken.registry"), "ENCODINGS", None)
     names = sys.modules.get("tiktoken.model")
-    loaded = getattr(registry, "ENCODINGS", None)
     if not model or not loaded or names is None:
         return None
     try:

@@ -35,9 +35,9 @@ FIGURES = (
     ("input_tokens", ("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "prompt_eval_count")),
     ("output_tokens", ("completion_tokens", "output_tokens", "candidatesTokenCount", "outputTokens", "eval_count")),
     ("tokens", ("total_tokens", "totalTokenCount", "totalTokens")),
+    ("cached_tokens", ("cache_read_input_tokens", "cacheReadInputTokens")),
+    ("written_tokens", ("cache_creation_input_tokens", "cacheWriteInputTokens")),
 )  # fmt: skip
-CACHED = ("cache_read_input_tokens", "cacheReadInputTokens")
-WRITTEN = ("cache_creation_input_tokens", "cacheWriteInputTokens")
 NUMBERS = (int, float)
 HOLDERS = ("usage", "usageMetadata", "usage_metadata", "meta")
 WRAPPERS = ("message", "response", "delta", "metadata", "x_groq")  # of events
@@ -80,14 +80,24 @@ def _told_by(path: str) -> tuple[str | None, bool]:
 
 def _bound(body: dict[str, Any]) -> int | None:
     """The most tokens that the answer may have; for each of `n` answers."""
-    for place in (body, *map(body.get, BOUND_HOLDERS)):
-        if not isinstance(place, dict):
-            continue
+    bound = _bound_in(body)
+    for name in BOUND_HOLDERS:
+        if bound is not None:
+            break
+        if name in body:
+            bound = _bound_in(body[name])
+    if bound is None:
+        return None
+    answers = body.get("n")
+    return bound * (answers if isinstance(answers, int) and 1 <= answers <= 1000 else 1)  # noqa: PLR2004 - beyond, nonsense
+
+
+def _bound_in(place: Any) -> int | None:
+    if isinstance(place, dict):
         for name in OUTPUT_BOUNDS:
             bound = place.get(name)
             if type(bound) is int and 0 <= bound < 10**15:
-                answers = body.get("n")
-                return bound * (answers if isinstance(answers, int) and 1 <= answers <= 1000 else 1)  # noqa: PLR2004 - beyond, nonsense
+                return bound
     return None
 
 
@@ -156,22 +166,19 @@ def _usage_in(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _told(usage: Mapping[str, Any]) -> dict[str, float] | None:
     told = {}
     for field, names in FIGURES:
-        figure = _first(usage, names)
-        if figure is not None:
-            told[field] = figure
-    cached = _first(usage, CACHED)
-    if cached is not None and "input_tokens" in told:  # Anthropic counts them apart
-        told["input_tokens"] += cached + (_first(usage, WRITTEN) or 0.0)
-        told["cached_tokens"] = cached
+        for name in names:
+            value = usage.get(name)
+            if value is not None and type(value) in NUMBERS and 0 <= value < 1e15:  # noqa: PLR2004 - beyond, nonsense
+                told[field] = float(value)
+                break
+    if "cached_tokens" in told:  # Anthropic counts them apart
+        cached, written = told.pop("cached_tokens"), told.pop("written_tokens", 0.0)
+        if "input_tokens" in told:
+            told["input_tokens"] += cached + written
+            told["cached_tokens"] = cached
+    else:
+        told.pop("written_tokens", None)
     return told or None
-
-
-def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
-    for name in names:
-        value = usage.get(name)
-        if value is not None and type(value) in NUMBERS and 0 <= value < 1e15:  # noqa: PLR2004 - beyond, nonsense
-            return float(value)
-    return None
 
 
 class UsageReader:
