@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Reservation", "current_reservation"]
 
-NUMBERS = frozenset({int, float})
 UNANSWERABLE = (HoldState.CANCELLED, HoldState.REFUSED)
 
 current_reservation: ContextVar[Reservation | None] = ContextVar(
@@ -138,14 +137,12 @@ class Reservation:
         if self.closed:
             return False
         self._close()
-        for told in (input_tokens, output_tokens, tokens, cached_tokens):
-            if told is not None and (type(told) not in NUMBERS or not 0 <= told <= MOST):
-                usage = Usage(
-                    _known(input_tokens), _known(output_tokens), _known(tokens), _known(cached_tokens) or 0.0
-                )
-                break
-        else:
-            usage = Usage(input_tokens, output_tokens, tokens, cached_tokens or 0.0)
+        usage = Usage(
+            _known(input_tokens),
+            _known(output_tokens),
+            _known(tokens),
+            _known(cached_tokens) or 0.0 if cached_tokens else 0.0,
+        )
         return self.bucket.step(Bucket.settle, self.call, usage)
 
     def cancel(self) -> bool:

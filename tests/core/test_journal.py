@@ -84,7 +84,11 @@ def test_what_used_more_than_it_had_reserved_is_charged_in_full(algorithm):
         for number in range(3):
             hold = admitted(each, {"tokens": 100.0}, 0.01 * number)
             each.settle(hold, {"tokens": 500.0}, 0.01 * number + 0.005)
-    assert left(ledger, 0.03) == pytest.approx(left(at_once, 0.03))
+    (kept,), (exact,) = left(ledger, 0.03), left(at_once, 0.03)
+    assert (
+        exact - LONGEST * 1000 <= kept <= exact
+    )  # a bucket that is thought full for so long does not refill
+    assert kept <= 60_000 - 1500 + 30
 
 
 def test_what_is_cancelled_from_the_journal_comes_back_in_full():

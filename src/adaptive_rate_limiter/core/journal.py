@@ -6,16 +6,15 @@ call is most of what a call costs. What matters of a call that has ended meanwhi
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from typing import TYPE_CHECKING
-
-from adaptive_rate_limiter.core.hold import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adaptive_rate_limiter.core.hold import Hold
     from adaptive_rate_limiter.core.ledger import Ledger
+    from adaptive_rate_limiter.core.quota import Cost
 
 MOST = 64  # calls in a journal
 LONGEST = 0.05  # seconds from its first to its last: windows give back that much later what is posted in one
@@ -28,58 +27,70 @@ def is_full(journal: Sequence[Hold]) -> bool:
 def post(ledger: Ledger) -> None:
     """Have the gauges hear of all that is in the journal, never earlier than it happened."""
     holds, ledger.journal = ledger.journal, []
-    ended: list[Hold] = []
+    ended = Ended(ledger)
     for hold in holds:
-        ledger.enter(hold)
+        hold.posted = True
+        ledger.recent.append(hold)
         if hold.end is None:
+            ended.enter()
             ledger.take(hold)
             if hold.replied_at is not None:
                 ledger.arrived(hold, hold.replied_at)
-        elif _overran(hold):
-            _replay(ledger, hold)
         else:
-            for gauge in ledger.told:
-                gauge.in_flight += hold.cost.get(gauge.unit, 0.0)
-            ended.append(hold)
-    if ended:
-        _post_ended(ledger, ended)
+            ended.add(hold, *hold.end)
+    ended.enter()
+    ended.post()
 
 
-def _overran(hold: Hold) -> bool:
-    """It used more than it had reserved, which is charged when it is told."""
-    assert hold.end is not None
-    used, _ = hold.end
-    return any(amount > hold.cost.get(unit, 0.0) for unit, amount in used.items())
+class Ended:
+    """Calls that have ended in the journal: one large call that did all that they did, when the last of them was
+    admitted, or when it was told that one had used more than it had reserved.
+    """
 
+    __slots__ = ("at", "counted_at", "entered", "holds", "ledger", "reserved", "used")
 
-def _replay(ledger: Ledger, hold: Hold) -> None:
-    assert hold.end is not None
-    used, at = hold.end
-    hold.state, hold.answered, hold.end = RESERVED, False, None
-    ledger.take(hold)
-    if hold.replied_at is not None:
-        ledger.arrived(hold, hold.replied_at)
-    ledger.settle(hold, used, at)
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.holds: list[Hold] = []
+        self.reserved: dict[str, float] = {}
+        self.entered: dict[str, float] = {}  # of it, what the ledger has heard of
+        self.used: dict[str, float] = {}
+        self.at = self.counted_at = -math.inf
 
+    def add(self, hold: Hold, actual: Cost, told_at: float) -> None:
+        self.holds.append(hold)
+        at, reserved, used = hold.at, self.reserved, self.used
+        for unit, amount in actual.items():
+            held = hold.cost.get(unit, 0.0)
+            reserved[unit] = reserved.get(unit, 0.0) + held
+            used[unit] = used.get(unit, 0.0) + amount
+            if amount > held:
+                at = told_at
+        self.at = max(self.at, at)
+        if hold.replied_at is not None and hold.replied_at > self.counted_at:
+            self.counted_at = hold.replied_at
 
-def _post_ended(ledger: Ledger, ended: list[Hold]) -> None:
-    """As if one large call had done all that they did, when the last of them was admitted."""
-    at = counted_by = ended[-1].at
-    used: dict[str, float] = defaultdict(float)
-    reserved: dict[str, float] = defaultdict(float)
-    for hold in ended:
-        if hold.replied_at is not None and hold.replied_at > counted_by:
-            counted_by = hold.replied_at
-        for unit, amount in hold.cost.items():
-            reserved[unit] += amount
-            used[unit] += hold.end[0].get(unit, amount)  # type: ignore[index]  # they have ended
-    for gauge in ledger.gauges:
-        amount = used[gauge.unit]
-        if amount:
-            gauge.take(amount, at)
-            gauge.delay(amount, at, counted_by)
-    for told in ledger.told:
-        if reserved[told.unit]:
-            told.answered(reserved[told.unit], ended[-1].seq, counted=True)
-    for hold in ended:
-        hold.counted_at, hold.end = counted_by, None
+    def enter(self) -> None:
+        """All so far were admitted before the next, and may not be in a header that answers it."""
+        spent, entered = self.ledger.spent, self.entered
+        for unit, amount in self.reserved.items():
+            spent[unit] += amount - entered.get(unit, 0.0)
+        for gauge in self.ledger.told:
+            gauge.in_flight += self.reserved.get(gauge.unit, 0.0) - entered.get(gauge.unit, 0.0)
+        self.entered = {**self.reserved}
+
+    def post(self) -> None:
+        if not self.holds:
+            return
+        self.counted_at = max(self.counted_at, self.at)
+        for gauge in self.ledger.gauges:
+            amount = self.used.get(gauge.unit)
+            if amount:
+                gauge.take(amount, self.at)
+                gauge.delay(amount, self.at, self.counted_at)
+        for told in self.ledger.told:
+            reserved = self.reserved.get(told.unit)
+            if reserved:
+                told.answered(reserved, self.holds[-1].seq, counted=True)
+        for hold in self.holds:
+            hold.counted_at, hold.end = self.counted_at, None

@@ -88,24 +88,18 @@ class Ledger:
             post(self)
         return hold
 
-    def enter(self, hold: Hold) -> None:
-        """From now on its place among the others is known."""
-        spent = self.spent
-        for unit, amount in hold.cost.items():
-            spent[unit] += amount
-        hold.posted = True
-        self.recent.append(hold)
-
     def take(self, hold: Hold) -> None:
         """Every gauge hears of it."""
-        cost, sends_told = hold.cost, self.sends_told
+        cost, spent, sends_told = hold.cost, self.spent, self.sends_told
+        for unit, taken in cost.items():
+            spent[unit] += taken
         for gauge in self._gauges:
             amount = cost.get(gauge.unit)
             if amount:
                 gauge.take(amount, hold.at)
                 if sends_told:
                     gauge.depart(amount)
-        hold.marks = [gauge.mark(cost, self.spent) for gauge in self._told]
+        hold.marks = [gauge.mark(cost, spent) for gauge in self._told]
         self.unanswered.add(hold)
         if sends_told:
             hold.on_the_way = True
@@ -160,7 +154,7 @@ class Ledger:
         """Replace the reservation by what was really used. False if the hold had already ended."""
         if not hold.posted and hold.state is RESERVED:
             hold.state, hold.answered = SETTLED, True
-            hold.end = actual, now
+            hold.end = {**hold.cost, **actual}, now
             return True
         if not self._end(hold, SETTLED):
             return False

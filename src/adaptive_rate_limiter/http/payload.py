@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +38,8 @@ FIGURES = (
     ("cached_tokens", ("cache_read_input_tokens", "cacheReadInputTokens")),
     ("written_tokens", ("cache_creation_input_tokens", "cacheWriteInputTokens")),
 )  # fmt: skip
+FIELDS = {name: field for field, names in FIGURES for name in names}
+FIRST = frozenset(names[0] for _, names in FIGURES)  # which goes before others that are told beside it
 NUMBERS = (int, float)
 HOLDERS = ("usage", "usageMetadata", "usage_metadata", "meta")
 WRAPPERS = ("message", "response", "delta", "metadata", "x_groq")  # of events
@@ -164,13 +166,16 @@ def _usage_in(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _told(usage: Mapping[str, Any]) -> dict[str, float] | None:
-    told = {}
-    for field, names in FIGURES:
-        for name in names:
-            value = usage.get(name)
-            if value is not None and type(value) in NUMBERS and 0 <= value < 1e15:  # noqa: PLR2004 - beyond, nonsense
-                told[field] = float(value)
-                break
+    told: dict[str, float] = {}
+    named: Iterable[tuple[str, Any]] = (
+        usage.items() if type(usage) is dict else [(name, usage.get(name)) for name in FIELDS]
+    )
+    for name, value in named:
+        field = FIELDS.get(name)
+        if field is None or type(value) not in NUMBERS or not 0 <= value < 1e15:  # noqa: PLR2004 - beyond, nonsense
+            continue
+        if field not in told or name in FIRST:
+            told[field] = float(value)
     if "cached_tokens" in told:  # Anthropic counts them apart
         cached, written = told.pop("cached_tokens"), told.pop("written_tokens", 0.0)
         if "input_tokens" in told:
