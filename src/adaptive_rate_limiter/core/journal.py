@@ -20,8 +20,8 @@ MOST = 64  # calls in a journal
 LONGEST = 0.05  # seconds from its first to its last: windows give back that much later what is posted in one
 
 
-def is_full(journal: Sequence[Hold]) -> bool:
-    return len(journal) >= MOST or journal[-1].at - journal[0].at > LONGEST
+def is_full(journal: Sequence[Hold], now: float) -> bool:
+    return len(journal) >= MOST or now - journal[0].at > LONGEST
 
 
 def post(ledger: Ledger) -> None:
@@ -29,15 +29,14 @@ def post(ledger: Ledger) -> None:
     holds, ledger.journal = ledger.journal, []
     ended = Ended(ledger)
     for hold in holds:
-        hold.posted = True
-        ledger.recent.append(hold)
-        if hold.end is None:
-            ended.enter()
-            ledger.take(hold)
-            if hold.replied_at is not None:
-                ledger.arrived(hold, hold.replied_at)
-        else:
+        if hold.end is not None:
+            ledger.recent.append(hold)
             ended.add(hold, *hold.end)
+            continue
+        ended.enter()
+        ledger.take(hold)
+        if hold.replied_at is not None:
+            ledger.arrived(hold, hold.replied_at)
     ended.enter()
     ended.post()
 
@@ -58,6 +57,7 @@ class Ended:
         self.at = self.counted_at = -math.inf
 
     def add(self, hold: Hold, actual: Cost, told_at: float) -> None:
+        hold.posted = True
         self.holds.append(hold)
         at, reserved, used = hold.at, self.reserved, self.used
         for unit, amount in actual.items():

@@ -83,9 +83,14 @@ class Ledger:
             if gauge.spare < 0:
                 plenty = False
         journal = self.journal
-        journal.append(hold)
-        if not plenty or is_full(journal):
-            post(self)
+        if plenty:
+            journal.append(hold)
+            if is_full(journal, now):
+                post(self)
+        else:
+            if journal:
+                post(self)
+            self.take(hold)
         return hold
 
     def take(self, hold: Hold) -> None:
@@ -100,6 +105,8 @@ class Ledger:
                 if sends_told:
                     gauge.depart(amount)
         hold.marks = [gauge.mark(cost, spent) for gauge in self._told]
+        hold.posted = True
+        self.recent.append(hold)
         self.unanswered.add(hold)
         if sends_told:
             hold.on_the_way = True
