@@ -7,6 +7,7 @@ call is most of what a call costs. What matters of a call that has ended meanwhi
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,21 +52,21 @@ class Ended:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.holds: list[Hold] = []
-        self.reserved: dict[str, float] = {}
+        self.reserved: dict[str, float] = defaultdict(float)
         self.entered: dict[str, float] = {}  # of it, what the ledger has heard of
-        self.used: dict[str, float] = {}
+        self.used: dict[str, float] = defaultdict(float)
         self.at = self.counted_at = -math.inf
 
     def add(self, hold: Hold, actual: Cost, told_at: float) -> None:
         hold.posted = True
         self.holds.append(hold)
-        at, reserved, used = hold.at, self.reserved, self.used
+        at, cost, reserved, used = hold.at, hold.cost, self.reserved, self.used
         for unit, amount in actual.items():
-            held = hold.cost.get(unit, 0.0)
-            reserved[unit] = reserved.get(unit, 0.0) + held
-            used[unit] = used.get(unit, 0.0) + amount
+            held = cost.get(unit, 0.0)
             if amount > held:
                 at = told_at
+            reserved[unit] += held
+            used[unit] += amount
         self.at = max(self.at, at)
         if hold.replied_at is not None and hold.replied_at > self.counted_at:
             self.counted_at = hold.replied_at
