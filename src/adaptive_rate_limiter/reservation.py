@@ -183,7 +183,7 @@ class Reservation:
         if moved or not first or hold is None or hold.state is not RESERVED:
             self._resend = True
             return True
-        self.bucket.bucket.begin(self.call, self._limiter.clock.now(), traced=traced)
+        self.begin()
         return False
 
     def never_sent(self) -> None:

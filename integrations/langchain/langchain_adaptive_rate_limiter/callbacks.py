@@ -93,9 +93,8 @@ class RunObserver(ModelHandler):
             self.keep(announcement.run_id, reservation)
             return
         AdmittedRun(reservation, manager)
-        handlers = (
-            manager.handlers
-        )  # shared by the runs of one call, of which others may end without admission
+        # Shared by the runs of one call, of which others may end without admission.
+        handlers = manager.handlers
         if announcement.alone and self in handlers:
             handlers.remove(self)
 

@@ -135,9 +135,8 @@ def is_to_come(response: Any) -> bool:
 
 def _fields_of(headers: Any) -> dict[bytes, bytes]:
     """Those that count here, by names in lower case. A single `headers.get` takes longer than all of this."""
-    kept = getattr(
-        headers, "_list", None
-    )  # (name as given, in lower case, value); `raw` makes a list of it anew
+    # Of each, the name as given, that in lower case, and the value; `raw` makes another list of it.
+    kept = getattr(headers, "_list", None)
     if kept is None:
         kept = [(name, name.lower(), value) for name, value in headers.raw]
     return {name: value for _, name, value in kept if name in FIELDS}
