@@ -1,11 +1,11 @@
 """What a limiter adds to one call, in CPU microseconds, with an error of about ten.
 
-The calls without it and with it take turns in one process, call by call: the processor's speed and the places of things
-in memory are then the same for both. So many calls in a row are a block, that work which a limiter puts off and does for
-many calls at once is in each. The quickest block counts: what others add to it was other work on the machine. All that
-is imported is the same for all; the rest is made anew in PROCESSES. On a shared machine one of them may be half as fast as
-another, and what the limiter adds with it: each difference is told at the speed of the quickest. Their median counts,
-and half of the distance between their quartiles is its spread.
+Blocks of calls without it and with it take turns in one process: the processor's speed and the places of things in memory
+are then the same for both. Calls of one kind follow each other within a block, as they do in a program, so many of them
+that work which a limiter puts off and does for many calls at once is in each. The quickest block counts: what others add
+to it was other work on the machine. All that is imported is the same for all; the rest is made anew in PROCESSES. On a
+shared machine one of them may be half as fast as another, and what the limiter adds with it: each difference is told at
+the speed of the quickest. Their median counts, and half of the distance between their quartiles is its spread.
 
 What a limiter does to a whole process is part of its own arm only, but for `observe_http`: it adds two microseconds to
 all calls, which the difference does not show.
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from benchmarks import compiled
 
 PROCESSES, CALLS, FIRST_CALLS = 7, 900, 150
-BLOCK_CALLS, BLOCK_S = 64, 0.06  # whichever comes first; the ledger puts work off for 64 calls or 50 ms
+BLOCK_CALLS, BLOCK_S = 64, 0.12  # whichever comes first; the ledger puts work off for 64 calls or 50 ms
 COMPILED = ", compiled"
 HEADS = ("way in", "without a limiter", "added", "added by the compiled wheel")
 
@@ -70,24 +70,22 @@ def _quickest(arms: Arms) -> dict[str, float]:
     gc.collect()
     gc.freeze()
     quickest = dict.fromkeys(arms, float("inf"))
-    left = CALLS
-    while left > 0:
-        count, seconds = _block(arms)
-        left -= count
-        for name, spent in seconds.items():
-            quickest[name] = min(quickest[name], spent / count * 1e6)
+    done = dict.fromkeys(arms, 0)
+    order = list(arms.items())
+    while min(done.values()) < CALLS:
+        for name, call in order:
+            count, seconds = _block(call)
+            done[name] += count
+            quickest[name] = min(quickest[name], seconds / count * 1e6)
+        order.reverse()
     return quickest
 
 
-def _block(arms: Arms) -> tuple[int, dict[str, float]]:
-    """How many calls of each arm it had, and the seconds of all in each."""
-    seconds = dict.fromkeys(arms, 0.0)
-    order = list(arms.items())
-    count = 0
-    while count < BLOCK_CALLS and sum(seconds.values()) < BLOCK_S:
-        for name, call in order:
-            seconds[name] += call()
-        order.reverse()
+def _block(call: Callable[[], float]) -> tuple[int, float]:
+    """How many calls it had, and the seconds of all."""
+    count, seconds = 0, 0.0
+    while count < BLOCK_CALLS and seconds < BLOCK_S:
+        seconds += call()
         count += 1
     return count, seconds
 

@@ -235,7 +235,7 @@ class Limiter(Shown, Shared):
                 reservation.bucket_id,
                 refusal.retry_after,
             )
-        if old.hold is not None:  # whatever became of the last attempt: it ends before the next is admitted
+        if old.admitted:  # whatever became of the last attempt: it ends before the next is admitted
             reservation.bucket.lapse(old)
         reservation.renew(old.again())
 

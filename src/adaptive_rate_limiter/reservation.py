@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.core.bucket import Bucket
 from adaptive_rate_limiter.core.charging import Usage
-from adaptive_rate_limiter.core.hold import RESERVED, HoldState
-from adaptive_rate_limiter.options import MOST
+from adaptive_rate_limiter.core.hold import HoldState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.backends.locked import LockedBucket
     from adaptive_rate_limiter.core.queue import Call
     from adaptive_rate_limiter.limiter import Limiter
-    from adaptive_rate_limiter.routing import Key
+    from adaptive_rate_limiter.routing import Key, Url
     from adaptive_rate_limiter.types import RateLimitInfo, Refusal
 
 __all__ = ["Reservation", "current_reservation"]
@@ -103,10 +102,10 @@ class Reservation:
         """
         limiter = self._limiter
         info = limiter.parse(headers, body, status_code, url=url, model=self.model)
-        hold = self.call.hold
-        if hold is not None and hold.state not in UNANSWERABLE:
+        call = self.call
+        if call.admitted and (call.hold is None or call.hold.state not in UNANSWERABLE):
             self.refusal = info.refusal
-            self.bucket.step(limiter.learn, self.call, info)
+            self.bucket.step(limiter.learn, call, info)
         return info
 
     def pass_unread(self) -> bool:
@@ -137,13 +136,7 @@ class Reservation:
         if self.closed:
             return False
         self._close()
-        usage = Usage(
-            _known(input_tokens),
-            _known(output_tokens),
-            _known(tokens),
-            _known(cached_tokens) or 0.0 if cached_tokens else 0.0,
-        )
-        return self.bucket.step(Bucket.settle, self.call, usage)
+        return self.bucket.settle(self.call, Usage(input_tokens, output_tokens, tokens, cached_tokens))
 
     def cancel(self) -> bool:
         """Give everything back: the request was never sent."""
@@ -170,7 +163,7 @@ class Reservation:
         """Requests sent in this context belong to this reservation."""
         current_reservation.set(self)
 
-    def begin_send(self, url: str, credential: str | None, *, traced: bool = False) -> bool:
+    def begin_send(self, url: Url, credential: bytes | None, *, traced: bool = False) -> bool:
         """Announce one attempt on the wire, and say whether it has to be admitted first (`readmit`).
 
         If it is `traced`, `begin(written=True)` will say when it has left.
@@ -178,9 +171,8 @@ class Reservation:
         self.sends += 1
         self._traced = traced
         moved = self._limiter.routes.rehome(self, url, credential)
-        hold = self.call.hold
         first, self._unsent = self._unsent, False
-        if moved or not first or hold is None or hold.state is not RESERVED:
+        if moved or not first or not self.call.reserved:
             self._resend = True
             return True
         self.begin()
@@ -252,10 +244,10 @@ class Reservation:
         """`lapse`, or `settle(**usage)`, for a garbage collector's callback: takes no lock."""
         if self.closed:
             return
-        hold = self.call.hold
-        if usage and hold is not None and hold.state is RESERVED:
+        reserved = self.call.reserved
+        if usage and reserved:
             self._limiter.clock.call_at(-inf, partial(self._settle, usage))
-        elif self.call.in_line or (hold is not None and hold.state is RESERVED):
+        elif reserved or self.call.in_line:
             self.closed = True
             self.bucket.abandon(self.call)
 
@@ -269,15 +261,3 @@ class Reservation:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Reservation of {self.bucket_id}, {state}, waited {self.waited:.3f} s>"
-
-
-def _known(amount: Any) -> float | None:
-    """Usage comes from a provider's response, which may hold anything."""
-    if amount is None:
-        return None
-    if type(amount) is int:
-        return amount if 0 <= amount <= MOST else None
-    try:
-        return float(amount) if 0 <= amount < inf else None
-    except TypeError:
-        return None

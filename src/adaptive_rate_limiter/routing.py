@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from adaptive_rate_limiter.core.bucket import Bucket
@@ -23,6 +23,15 @@ Key: TypeAlias = "tuple[str | None, Hashable]"
 """A model and its route, which tells calls of one model to several hosts apart before the first is sent."""
 
 
+class Url(Protocol):
+    """Of httpx or httpx2; as text, it is whole."""
+
+    @property
+    def raw_host(self) -> bytes: ...
+    @property
+    def port(self) -> int | None: ...
+
+
 class Routes:
     """The buckets of one namespace: one for each (host, credential, model), made when it is first asked for."""
 
@@ -34,7 +43,8 @@ class Routes:
         self._make = make
         self._prefix = namespace.replace("%", "%25").replace("/", "%2F") + "/"
         self._secret = hashlib.blake2b(namespace.encode(errors="replace")).digest()
-        self._origins: dict[tuple[str, int], tuple[str, str]] = {}  # (URL, hash of the credential) -> origin
+        # (host, port, hash of the credential) -> origin
+        self._origins: dict[tuple[bytes, int | None, int], tuple[str, str]] = {}
 
     def bucket_for(self, key: Key) -> LockedBucket:
         """Where the next call goes. Raises ConfigurationError if the model is no name, or the key cannot be hashed."""
@@ -50,27 +60,27 @@ class Routes:
             self._keep_at_hand(key, bucket)
         return bucket
 
-    def rehome(self, reservation: Reservation, url: str, credential: str | None) -> bool:
+    def rehome(self, reservation: Reservation, url: Url, credential: bytes | None) -> bool:
         """Tie the reservation to the host and credential that its request goes to.
 
         The first request of a model decides where its bucket belongs; one to another host or with another
         key moves to the bucket of that. True if it moved, and has to be admitted there.
         """
-        seen = (url, hash(credential))  # no credential stays in here
+        seen = (url.raw_host, url.port, hash(credential))  # no credential stays in here
         origin = self._origins.get(seen)
         if origin is None:
-            origin = (urlsplit(url).netloc.rpartition("@")[2].lower(), self._hashed(credential))
+            origin = (urlsplit(str(url)).netloc.rpartition("@")[2].lower(), self._hashed(credential))
             if len(self._origins) < MOST_ROUTES:
                 self._origins[seen] = origin
         old = reservation.bucket
         if old.origin is None:
-            old.belong(origin, charging_for(url))
+            old.belong(origin, charging_for(str(url)))
         if old.origin == origin:
             return False
         home = self._bucket(reservation.model)
         if home.origin != origin:
             home = self._bucket(reservation.model, origin)
-            home.belong(origin, charging_for(url))
+            home.belong(origin, charging_for(str(url)))
         self._keep_at_hand(reservation.key, home)
         old.step(Bucket.move, reservation.call)
         reservation.bucket = home
@@ -95,13 +105,11 @@ class Routes:
             bucket_id += f"@{origin[0]}" + (f"#{origin[1]}" if origin[1] else "")
         return self._backend.bucket(bucket_id, lambda: self._make(bucket_id, model))
 
-    def _hashed(self, credential: str | None) -> str:
+    def _hashed(self, credential: bytes | None) -> str:
         """A credential leaves this function only as a short keyed hash."""
         if not credential:
             return ""
-        _, signed, rest = credential.partition("Credential=")
+        _, signed, rest = credential.partition(b"Credential=")
         if signed:  # an AWS signature differs for each request; the access key's id is what stays
-            credential = rest.partition("/")[0]
-        return hashlib.blake2b(
-            credential.encode(errors="replace"), key=self._secret, digest_size=4
-        ).hexdigest()
+            credential = rest.partition(b"/")[0]
+        return hashlib.blake2b(credential, key=self._secret, digest_size=4).hexdigest()

@@ -4,87 +4,129 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptive_rate_limiter.core.bucket import Bucket
+from adaptive_rate_limiter.core.charging import Usage
+from adaptive_rate_limiter.core.estimate import EARLY
 from adaptive_rate_limiter.core.hold import HoldState
 from adaptive_rate_limiter.core.journal import LONGEST, MOST
-from adaptive_rate_limiter.core.ledger import Ledger
+from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.core.quota import Quota
-from adaptive_rate_limiter.types import QuotaReading
+from adaptive_rate_limiter.types import QuotaReading, RateLimitInfo
 
 ALGORITHMS = ("token_bucket", "fixed_window", "sliding_window")
 ROUNDING = 1e-6
 
 
-def ledgers(*quotas):
+def bucket_of(*quotas, keeps_journal=True, learned=EARLY + 1):
+    bucket = Bucket("b", quotas, 0.0)
+    bucket.keeps_journal = keeps_journal
+    for _ in range(learned):
+        bucket.estimator.learn(0.0, 10.0, 10.0)
+    return bucket
+
+
+def pair_of(*quotas):
     """One that keeps a journal, and one that does not."""
-    kept, told_at_once = Ledger(quotas, 0.0), Ledger(quotas, 0.0)
-    told_at_once.keeps_journal = False
-    return kept, told_at_once
+    return bucket_of(*quotas), bucket_of(*quotas, keeps_journal=False)
 
 
-def admitted(ledger, cost, now):
-    """As a bucket does: ask, then take."""
-    return None if ledger.shortage(cost, now) else ledger.reserve(cost, now)
+def admitted(bucket, cost, now):
+    """None if the limits cannot pay it now."""
+    call = Call(cost, since=now)
+    return call if bucket.try_submit(call, now) else None
 
 
-def left(ledger, now):
-    return [gauge.available(now) for gauge in ledger.gauges]
+def replied(bucket, call, now):
+    """A success whose headers are not read."""
+    if not bucket.note_reply(call, now):
+        bucket.pass_unread(call, now)
+
+
+def left(bucket, now):
+    return [gauge.available(now) for gauge in bucket.ledger.gauges]
 
 
 def test_a_call_far_below_the_limit_is_only_noted_and_whoever_looks_sees_it():
-    ledger, _ = ledgers(Quota("requests", 100))
-    hold = admitted(ledger, {"requests": 1.0}, 0.0)
-    assert not hold.posted
-    assert ledger.gauges[0].available(0.0) == 99
-    assert hold.posted
+    bucket = bucket_of(Quota("requests", 100))
+    asked, noted = (admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(2))
+    assert (asked.noted, noted.noted, noted.hold) == (False, True, None)
+    assert bucket.ledger.gauges[0].available(0.0) == 98
+    assert noted.hold.state is HoldState.RESERVED
+    assert bucket.concurrency.in_flight == bucket.account.admitted == 2
+
+
+def test_after_somebody_has_looked_the_next_call_is_asked_for():
+    bucket = bucket_of(Quota("requests", 100))
+    admitted(bucket, {"requests": 1.0}, 0.0)
+    bucket.ledger.gauges[0].take(99.0, 0.0)
+    assert admitted(bucket, {"requests": 1.0}, 0.0) is None
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_is_noted_never_takes_a_limit_below_the_half_that_is_kept_for_a_look(algorithm):
-    ledger, _ = ledgers(Quota("requests", 1000, algorithm=algorithm))
-    holds = [admitted(ledger, {"requests": 1.0}, 0.0) for _ in range(1001)]
-    assert holds[-1] is None  # the thousand and first was asked for exactly
-    assert all(hold.posted for hold in holds[600:1000])
-    assert left(ledger, 0.0) == [0.0]
+    bucket = bucket_of(Quota("requests", 1000, algorithm=algorithm))
+    calls = [admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(1001)]
+    assert calls[-1] is None  # the thousand and first was asked for exactly
+    assert any(call.noted for call in calls[:400])
+    assert not any(call.noted for call in calls[500:1000])
+    assert left(bucket, 0.0) == [0.0]
 
 
-@pytest.mark.parametrize(("calls", "seconds"), [(MOST, 0.0), (2, LONGEST + 0.001)])
+@pytest.mark.parametrize(("calls", "seconds"), [(MOST, 0.0), (1, LONGEST + 0.001)])
 def test_a_journal_is_bounded_in_calls_and_in_time(calls, seconds):
-    ledger, _ = ledgers(Quota("requests", 100_000))
-    for number in range(calls):
-        assert len(ledger.journal) == number
-        last = admitted(ledger, {"requests": 1.0}, number * seconds)
-    assert last.posted
-    assert ledger.journal == []
+    bucket = bucket_of(Quota("requests", 100_000))
+    asked = admitted(bucket, {"requests": 1.0}, 0.0)
+    noted = [admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(calls)]
+    assert [call.hold for call in noted] == [None] * calls
+    last = admitted(bucket, {"requests": 1.0}, seconds)
+    assert (asked.noted, last.noted) == (False, False)
+    assert all(call.hold is not None for call in noted)
+    assert not bucket.journal.calls
+
+
+def test_nothing_is_only_noted_until_a_hundred_calls_have_told_what_they_use():
+    bucket = bucket_of(Quota("requests", 100_000), learned=EARLY)
+    first, second = (admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(2))
+    bucket.settle(first, Usage(10.0, 10.0), 0.0)
+    third, fourth = (admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(2))
+    assert [call.noted for call in (first, second, third, fourth)] == [False, False, False, True]
+
+
+def test_calls_in_flight_are_counted_one_by_one_where_their_number_is_limited():
+    bucket = Bucket("b", [Quota("requests", 100_000)], 0.0, max_concurrency=2)
+    for _ in range(EARLY + 1):
+        bucket.estimator.learn(0.0, 10.0, 10.0)
+    assert [admitted(bucket, {"requests": 1.0}, 0.0) is not None for _ in range(3)] == [True, True, False]
 
 
 def test_an_invitation_is_for_one_call_and_nothing_to_spare():
-    ledger, _ = ledgers(Quota("requests", 100, window=600.0))
-    gauge = ledger.gauges[0]
+    bucket = bucket_of(Quota("requests", 100, window=600.0))
+    gauge = bucket.ledger.gauges[0]
     gauge.take(100.0, 0.0)
     gauge.invitation = (1.0, 90.0)
-    first = admitted(ledger, {"requests": 1.0}, 1.0)
-    assert first.posted
-    assert admitted(ledger, {"requests": 1.0}, 1.0) is None
+    assert admitted(bucket, {"requests": 1.0}, 1.0)
+    assert admitted(bucket, {"requests": 1.0}, 1.0) is None
 
 
 def test_what_ended_in_the_journal_is_charged_with_what_it_used():
-    ledger, _ = ledgers(Quota("tokens", 60_000, algorithm="fixed_window"))
+    bucket = bucket_of(Quota("tokens", 60_000, algorithm="fixed_window"))
     for _ in range(3):
-        hold = admitted(ledger, {"tokens": 100.0}, 0.0)
-        assert ledger.settle(hold, {"tokens": 30.0}, 0.01)
-        assert not ledger.settle(hold, {"tokens": 0.0}, 0.01)
-        assert not ledger.cancel(hold, 0.01)
-    assert left(ledger, 0.02) == [60_000 - 90]
+        call = admitted(bucket, {"tokens": 100.0}, 0.0)
+        assert bucket.settle(call, Usage(tokens=30), 0.01)
+        assert not bucket.settle(call, Usage(tokens=0), 0.01)
+        assert not bucket.cancel(call, 0.01)
+    assert left(bucket, 0.02) == [60_000 - 90]
+    assert bucket.tally.overestimated == 210
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_used_more_than_it_had_reserved_is_charged_in_full(algorithm):
-    ledger, at_once = ledgers(Quota("tokens", 60_000, algorithm=algorithm))
-    for each in (ledger, at_once):
+    pair = pair_of(Quota("tokens", 60_000, algorithm=algorithm))
+    for bucket in pair:
         for number in range(3):
-            hold = admitted(each, {"tokens": 100.0}, 0.01 * number)
-            each.settle(hold, {"tokens": 500.0}, 0.01 * number + 0.005)
-    (kept,), (exact,) = left(ledger, 0.03), left(at_once, 0.03)
+            call = admitted(bucket, {"tokens": 100.0}, 0.01 * number)
+            bucket.settle(call, Usage(tokens=500), 0.01 * number + 0.005)
+    (kept,), (exact,) = (left(bucket, 0.03) for bucket in pair)
     assert (
         exact - LONGEST * 1000 <= kept <= exact
     )  # a bucket that is thought full for so long does not refill
@@ -92,35 +134,45 @@ def test_what_used_more_than_it_had_reserved_is_charged_in_full(algorithm):
 
 
 def test_what_is_cancelled_from_the_journal_comes_back_in_full():
-    ledger, _ = ledgers(Quota("requests", 100, algorithm="sliding_window"))
-    holds = [admitted(ledger, {"requests": 1.0}, 0.0) for _ in range(3)]
-    assert ledger.cancel(holds[-1], 0.001)
-    assert holds[-1].state is HoldState.CANCELLED
-    assert left(ledger, 0.001) == [98.0]
+    bucket = bucket_of(Quota("requests", 100, algorithm="sliding_window"))
+    calls = [admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(3)]
+    assert bucket.cancel(calls[-1], 0.001)
+    assert calls[-1].hold.state is HoldState.CANCELLED
+    assert left(bucket, 0.001) == [98.0]
+
+
+def test_what_was_sent_from_the_journal_has_its_time_when_it_is_posted():
+    bucket = bucket_of(Quota("requests", 100))
+    _, noted = (admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(2))
+    bucket.begin(noted, 0.02)
+    replied(bucket, noted, 0.03)
+    assert bucket.ledger.sends_told
+    assert (noted.hold.sent_at, noted.hold.sent, noted.hold.counted_at) == (0.02, True, 0.03)
 
 
 def test_a_window_gives_back_what_was_posted_together_when_the_last_of_it_was_counted():
-    ledger, _ = ledgers(Quota("requests", 1000, window=60.0, algorithm="sliding_window"))
+    bucket = bucket_of(Quota("requests", 1000, window=60.0, algorithm="sliding_window"))
     for now in (0.0, 0.01, 0.02, 0.03):
-        hold = admitted(ledger, {"requests": 1.0}, now)
-        ledger.settle(hold, {"requests": 1.0}, now + 0.005)
-    assert left(ledger, 60.02) == [996.0]
-    assert left(ledger, 60.06) == [1000.0]
+        call = admitted(bucket, {"requests": 1.0}, now)
+        bucket.settle(call, Usage(), now + 0.005)
+    assert left(bucket, 60.02) == [996.0]
+    assert left(bucket, 60.06) == [1000.0]
 
 
 def test_a_header_that_answers_a_call_in_the_journal_is_read_as_ever():
-    ledger, at_once = ledgers()
-    for each in (ledger, at_once):
+    pair = pair_of()
+    for bucket in pair:
         for number in range(200):
             now = 0.01 * number
-            hold = admitted(each, {"requests": 1.0}, now)
-            each.arrived(hold, now + 0.005)
+            call = admitted(bucket, {"requests": 1.0}, now)
+            replied(bucket, call, now + 0.005)
             if number % 5 == 0:
                 reading = QuotaReading("requests", 1000.0, 1000.0 - number - 1, 60.0 - now, 60.0)
-                each.read((reading,), hold, now + 0.005)
-            each.settle(hold, {"requests": 1.0}, now + 0.006)
-    assert left(ledger, 2.0) == pytest.approx(left(at_once, 2.0), abs=5)
-    assert ledger.gauges[0].algorithm == at_once.gauges[0].algorithm
+                bucket.observe(call, RateLimitInfo(quotas=(reading,)), now + 0.005)
+            bucket.settle(call, Usage(), now + 0.006)
+    kept, at_once = pair
+    assert left(kept, 2.0) == pytest.approx(left(at_once, 2.0), abs=5)
+    assert kept.ledger.gauges[0].algorithm == at_once.ledger.gauges[0].algorithm
 
 
 steps = st.tuples(
@@ -140,36 +192,39 @@ def test_however_calls_end_no_more_is_left_than_without_a_journal_and_all_of_it_
     algorithm, window, trace
 ):
     quotas = Quota("requests", 120, window, algorithm), Quota("tokens", 12_000, window, algorithm)
-    pair = ledgers(*quotas)
+    kept, at_once = pair = pair_of(*quotas)
     now, flying = 0.0, []
     for step, part, seconds in trace:
         now += seconds
         if step == "admit":
             cost = {"requests": 1.0, "tokens": 10 + 300 * part}
-            if all(each.shortage(cost, now) is None for each in pair):
-                flying.append(([each.reserve(cost, now) for each in pair], cost))
+            calls = Call(cost, since=now), Call(cost, since=now)
+            if kept.try_submit(calls[0], now):
+                at_once.record(calls[1], now)
+                flying.append(calls)
         elif flying:
-            holds, cost = flying[int(part * (len(flying) - 1))]
+            calls = flying[int(part * (len(flying) - 1))]
             if step != "reply":
-                flying.remove((holds, cost))
-            for each, hold in zip(pair, holds, strict=True):
+                flying.remove(calls)
+            for bucket, call in zip(pair, calls, strict=True):
                 if step == "reply":
-                    each.arrived(hold, now)
+                    replied(bucket, call, now)
                 elif step == "settle":
-                    each.settle(hold, {**cost, "tokens": cost["tokens"] * 1.2 * part}, now)
+                    assert bucket.settle(call, Usage(tokens=call.cost["tokens"] * 1.2 * part), now)
                 elif step == "cancel":
-                    each.cancel(hold, now)
+                    assert bucket.cancel(call, now)
                 else:
-                    each.lapse(hold)
-    kept, at_once = pair
+                    assert bucket.lapse(call, now)
     assert all(mine <= its + ROUNDING for mine, its in zip(left(kept, now), left(at_once, now), strict=True))
-    assert dict(kept.spent) == pytest.approx(dict(at_once.spent))
-    for holds, _ in flying:
-        for each, hold in zip(pair, holds, strict=True):
-            each.lapse(hold)
+    assert dict(kept.ledger.spent) == pytest.approx(dict(at_once.ledger.spent))
+    assert kept.concurrency.in_flight == at_once.concurrency.in_flight == len(flying)
+    assert kept.account.admitted == at_once.account.admitted
+    for calls in flying:
+        for bucket, call in zip(pair, calls, strict=True):
+            bucket.lapse(call, now)
     later = now + 2 * window + 5
     assert left(kept, later) == pytest.approx([120, 12_000])
-    for gauge in kept.gauges:
+    for gauge in kept.ledger.gauges:
         for level in gauge.models:
             assert level.available(later) == pytest.approx(
                 level.initial + level.refilled + level.corrected - level.lost - level.taken

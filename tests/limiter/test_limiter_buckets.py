@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 
+import httpx
 import pytest
 
 from adaptive_rate_limiter import CapacityExceededError, Limiter, MemoryBackend
@@ -17,7 +18,7 @@ OTHER = "Bearer sk-another-secret-98765"
 def send(limiter, url, credential, model="m", **options):
     """One call on the wire; the bucket that it was charged to in the end."""
     reservation = limiter.acquire(model, **options)
-    if reservation.begin_send(url, credential):
+    if reservation.begin_send(httpx.URL(url), credential and credential.encode()):
         reservation.readmit()
     reservation.settle()
     return reservation.bucket_id
@@ -114,7 +115,7 @@ def test_a_known_route_goes_to_its_bucket_directly(limiter, clock):
     limiter.record("m", route="one").settle()  # its bucket is spent now
     reservation = limiter.acquire("m", route="two", timeout=0)
     assert reservation.bucket_id == home
-    assert reservation.begin_send(PROXY, SECRET) is False
+    assert reservation.begin_send(httpx.URL(PROXY), SECRET.encode()) is False
     reservation.settle()
 
 
@@ -122,7 +123,7 @@ def test_moving_gives_back_what_the_first_bucket_was_charged(limiter, clock):
     send(limiter, OPENAI, SECRET)
     clock.advance(1)
     reservation = limiter.acquire("m")
-    assert reservation.begin_send(PROXY, SECRET) is True
+    assert reservation.begin_send(httpx.URL(PROXY), SECRET.encode()) is True
     first, second = limiter.snapshot().buckets
     assert (first.limits[0].remaining, first.in_flight, second.in_flight) == (1, 0, 0)
     reservation.readmit()
@@ -153,7 +154,7 @@ def test_a_credential_appears_nowhere_but_as_a_short_keyed_hash(limiter, clock, 
     caplog.set_level(logging.DEBUG)
     for credential in (SECRET, OTHER):
         reservation = limiter.acquire("m")
-        if reservation.begin_send(OPENAI, credential):
+        if reservation.begin_send(httpx.URL(OPENAI), credential.encode()):
             reservation.readmit()
         reservation.observe(429, {"retry-after": "100"}, {"error": {"message": "slow down"}})
         with pytest.raises(CapacityExceededError) as caught:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 import pytest
 
 from adaptive_rate_limiter import CapacityExceededError, Limiter, RefusalKind
@@ -245,12 +246,16 @@ def test_a_retry_that_was_not_admitted_may_be_tried_again(limiter, clock):
 
 def test_an_attempt_that_never_left_is_given_back(limiter, bucket):
     reservation = limiter.acquire("m")
-    assert reservation.begin_send("https://api.openai.com/v1/chat/completions", "Bearer k") is False
+    assert (
+        reservation.begin_send(httpx.URL("https://api.openai.com/v1/chat/completions"), b"Bearer k") is False
+    )
     left = bucket().limits[0].remaining
     reservation.never_sent()
     assert bucket().limits[0].remaining == left + 1
     assert bucket().in_flight == 0
-    assert reservation.begin_send("https://api.openai.com/v1/chat/completions", "Bearer k") is True
+    assert (
+        reservation.begin_send(httpx.URL("https://api.openai.com/v1/chat/completions"), b"Bearer k") is True
+    )
     reservation.readmit()
     assert bucket().in_flight == 1
     assert reservation.sends == 2

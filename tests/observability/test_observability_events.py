@@ -5,6 +5,7 @@ import itertools
 import logging
 import threading
 
+import httpx
 import pytest
 
 from adaptive_rate_limiter import CapacityExceededError, Limiter, Quota
@@ -309,7 +310,9 @@ def test_nothing_private_is_said(clock, heard, caplog):
     caplog.set_level(logging.DEBUG)
     limiter = Limiter(quotas={"tokens": 1000}, clock=clock)
     reservation = limiter.acquire("m", prompt=PROMPT, tenant="somebody@example.com")
-    reservation.begin_send("https://user:password@api.example.com/v1/chat/completions", f"Bearer {SECRET}")
+    reservation.begin_send(
+        httpx.URL("https://user:password@api.example.com/v1/chat/completions"), f"Bearer {SECRET}".encode()
+    )
     reservation.observe(
         429, {"retry-after": "500", "x-request-id": "abc"}, {"error": {"message": PROMPT + SECRET}}
     )

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import httpx
 import pytest
 from prometheus_client import REGISTRY, Gauge, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -27,9 +28,9 @@ def test_where_a_bucket_belongs(clock, registry, scrape):
     limiter = Limiter(namespace="team/a", quotas={"requests": 60}, clock=clock)
     export_metrics(limiter, registry=registry)
     reservation = limiter.acquire("gpt-4o")
-    reservation.begin_send("https://api.openai.com/v1/chat/completions", "Bearer sk-secret")
+    reservation.begin_send(httpx.URL("https://api.openai.com/v1/chat/completions"), b"Bearer sk-secret")
     elsewhere = limiter.acquire("gpt-4o")
-    assert elsewhere.begin_send("https://proxy.example/v1/chat/completions", "Bearer sk-secret")
+    assert elsewhere.begin_send(httpx.URL("https://proxy.example/v1/chat/completions"), b"Bearer sk-secret")
     seen = scrape()
     ((_, _, _, credential), *_) = [
         key

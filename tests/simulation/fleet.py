@@ -107,7 +107,7 @@ class Member:
         if self.dead:
             return
         self.bucket.submit(call, self.fleet.now)
-        if call.hold is not None:
+        if call.admitted:
             self._send(call)
         self._after()
 

@@ -132,7 +132,7 @@ def run(
         tries_left[id(call)] = left
         keep.append(call)
         bucket.submit(call, now)
-        if call.hold is not None:
+        if call.admitted:
             start(call, left, now)
         wake(now)
 

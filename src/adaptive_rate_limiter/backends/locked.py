@@ -11,6 +11,8 @@ from weakref import WeakSet
 
 from adaptive_rate_limiter.backends.progress import Progress
 from adaptive_rate_limiter.backends.waking import wake
+from adaptive_rate_limiter.core.bucket import Bucket
+from adaptive_rate_limiter.core.journal import end
 from adaptive_rate_limiter.core.queue import FairQueue
 from adaptive_rate_limiter.observability.events import is_wanted, publish
 
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
 
     from adaptive_rate_limiter.backends.waking import Waker
     from adaptive_rate_limiter.clock import Clock, Timer
-    from adaptive_rate_limiter.core.bucket import Bucket
-    from adaptive_rate_limiter.core.charging import Charging
+    from adaptive_rate_limiter.core.charging import Charging, Usage
     from adaptive_rate_limiter.core.queue import Call
 
 __all__ = ["LockedBucket"]
@@ -58,6 +59,9 @@ class LockedBucket:
 
         Raises CapacityExceededError if it can never go, or not in time.
         """
+        with self._lock:
+            if self.bucket.journal.admit(call, self.clock.now()):
+                return True
         done: list[Call] | None = None
         try:
             with self._lock:
@@ -66,8 +70,7 @@ class LockedBucket:
                     now = self.clock.now()
                     if self._put_off:
                         self._catch_up(now)
-                    self.bucket.submit(call, now)
-                    if call.hold is None:
+                    if not self.bucket.submit(call, now):
                         call.wake = waker()
                         done = self._dispatch(now) if self.bucket.wake_at <= now else []
                         self._report(now)
@@ -108,6 +111,13 @@ class LockedBucket:
                 self._publish()
         return result
 
+    def settle(self, call: Call, usage: Usage) -> bool:
+        """`Bucket.settle`, as a step if that is more than a note."""
+        with self._lock:
+            if end(call, usage, self.clock.now()):
+                return True
+        return self.step(Bucket.settle, call, usage)
+
     def look(self, view: Callable[[Bucket, float], Result]) -> Result:
         """Read the bucket without letting anyone go."""
         with self._lock:
@@ -116,6 +126,7 @@ class LockedBucket:
                 now = self.clock.now()
                 if self._put_off:
                     self._catch_up(now)
+                self.bucket.post()
                 seen = view(self.bucket, now)
             finally:
                 self._inside = False
@@ -202,8 +213,9 @@ class LockedBucket:
         weights = self.bucket.queue.weights
         self.bucket.queue = FairQueue()
         self.bucket.queue.weights = weights
-        for hold in self.bucket.ledger.remembered():
-            self.bucket.ledger.lapse(hold)
+        ledger = self.bucket.ledger
+        for hold in ledger.remembered():
+            ledger.lapse(hold)
         self.bucket.tally.forget_calls(self.bucket.concurrency.in_flight)
         self.bucket.concurrency.in_flight = 0
         self._timer, self._timer_at = None, math.inf

@@ -18,6 +18,7 @@ from adaptive_rate_limiter.core.discovery import Discovery
 from adaptive_rate_limiter.core.estimate import Estimator
 from adaptive_rate_limiter.core.hold import RESERVED
 from adaptive_rate_limiter.core.hypotheses import MINUTE
+from adaptive_rate_limiter.core.journal import Journal, end, post
 from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
@@ -36,6 +37,8 @@ from adaptive_rate_limiter.types import RateLimitInfo, RefusalKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from adaptive_rate_limiter.core.hold import Hold
 
 UNREAD = 0.05  # seconds for which headers say nothing new, where more than half of every limit is left
 RUSH = 0.01  # of a bucket: more than that on its way at once is a burst
@@ -72,14 +75,16 @@ class Bucket:
         self.concurrency = Concurrency(math.inf if max_concurrency is None else max_concurrency)
         self.pause = Pause(bucket_id)
         self.charging: Charging = GENERIC
-        self.ledger = Ledger(quotas, now)
+        self._ledger = Ledger(quotas, now)
+        self.journal = Journal()
+        self.keeps_journal = True
         self.queue = FairQueue()
         self.estimator = Estimator()
         self.account = Account()
         self.tally = Tally(bucket_id)
         self.discovery = Discovery()
         # Some limit shows only in refusals: discovery is in charge of it.
-        self.untold = not self.ledger.gauges
+        self.untold = not self._ledger.gauges
         self.led = False  # many workers share a limit that nobody tells: it is found out elsewhere
         self.limited = 0  # refusals for a limit
         self.unread_until = -math.inf
@@ -90,12 +95,28 @@ class Bucket:
         self.wait: Wait | None = None
         self.wake_at = math.inf
 
+    @property
+    def ledger(self) -> Ledger:
+        """With all calls in it. Whoever sees it may change it: no call is only noted before it was asked again."""
+        self.post()
+        return self._ledger
+
+    @ledger.setter
+    def ledger(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def post(self) -> None:
+        """Close the journal, and have all know what is in it."""
+        if self.journal.calls:
+            post(self, self._ledger)
+        self.journal.until = -math.inf
+
     # Admission
 
-    def submit(self, call: Call, now: float) -> None:
-        """Admit the call (`hold` is set), put it in line, or raise CapacityExceededError at once."""
+    def submit(self, call: Call, now: float) -> bool:
+        """True if the call is admitted; else it is in line. Or raise CapacityExceededError at once."""
         if self.try_submit(call, now):
-            return
+            return True
         if (in_vain := verdicts.in_vain(self, call, now)) is not None:
             raise in_vain
         call.reason = self.wait.limit if self.wait is not None else None
@@ -105,14 +126,20 @@ class Bucket:
         self.tally.line_up(call, now)
         if self.queue.count == 1 or call.deadline is not None:
             self.wake_at = now  # the line has changed: ask for a dispatch
+        return False
 
     def try_submit(self, call: Call, now: float) -> bool:
         """Admit the call if nobody is in line and all limits can pay it now; never put it in line."""
+        if self.journal.admit(call, now):
+            return True
+        self.post()
         free = not self.queue.count and self._blocked(call, now) is None
         if call.certain and (self.sizes.most or not free) and (never := verdicts.never(self, call, now)):
             raise never
         if free:
             self._admit(call, now)
+            if self.keeps_journal and self._is_at_ease():
+                self.journal.open(self._ledger.spare(now), now)
         return free
 
     def record(self, call: Call, now: float) -> None:
@@ -128,7 +155,7 @@ class Bucket:
     def dispatch(self, now: float) -> list[Call]:
         """Everyone whose wait is over: `hold` or `error` is set. Sets `wake_at` for the next time."""
         done: list[Call] = []
-        queue = self.queue
+        queue, ledger = self.queue, self.ledger
         self.wait, wake_at = None, self._expire(now, done)
         while queue.count:
             call = queue.next(self._funds, now)
@@ -141,7 +168,7 @@ class Bucket:
                 call.error = never
                 done.append(call)
             elif wait is None:
-                call.share = self.ledger.share(call.cost)
+                call.share = ledger.share(call.cost)
                 queue.serve(call, call.share)
                 self.tally.let_in(call, now)
                 self._admit(call, now)
@@ -152,7 +179,7 @@ class Bucket:
                 call.reason = wait.limit
                 self.wait, wake_at = wait, min(wake_at, wait.until)
                 break
-        self.account.hold_back(self.wait.limit if self.wait else None, self.ledger.gauges, now)
+        self.account.hold_back(self.wait.limit if self.wait else None, ledger.gauges, now)
         self.wake_at = wake_at
         return done
 
@@ -170,7 +197,17 @@ class Bucket:
         if self.tally.paused is not None:
             self.tally.resume(now)
         if self.untold:
-            call.trial = self.discovery.sent(call.cost, now, under_way=not self.ledger.sends_told)
+            call.trial = self.discovery.sent(call.cost, now, under_way=not self._ledger.sends_told)
+
+    def _is_at_ease(self) -> bool:
+        """Nothing but what is left of the limits decides whether a call may go, and one call teaches little."""
+        return (
+            not self.untold
+            and self.concurrency.window == math.inf
+            and not self.sizes.most
+            and self.tally.paused is None
+            and self.estimator.steady
+        )
 
     def _blocked(self, call: Call, now: float) -> Wait | None:
         cost = call.cost
@@ -179,10 +216,10 @@ class Bucket:
         if self.concurrency.full:
             missing = self.concurrency.in_flight + 1 - self.concurrency.window
             return Wait("concurrency", missing, math.inf)
-        short = self.ledger.shortage(cost, now, certain=call.certain)
+        short = self._ledger.shortage(cost, now, certain=call.certain)
         if short is not None:
             gauge, missing = short
-            return Wait(gauge.unit, missing, max(now + gauge.lull, self.ledger.ready_at(cost, now)[0]))
+            return Wait(gauge.unit, missing, max(now + gauge.lull, self._ledger.ready_at(cost, now)[0]))
         if self.untold:
             ready = self.discovery.ready_at(cost, now, self.queue.count)
             if ready > now:
@@ -231,11 +268,12 @@ class Bucket:
 
     def _funds(self, now: float) -> Funds | None:
         """Are tokens the fuller side, and what can they pay by the time that a request may be sent?"""
-        if len(self.ledger.gauges) < 2:  # noqa: PLR2004 - it takes two to be balanced
+        gauges = self._ledger.gauges
+        if len(gauges) < 2:  # noqa: PLR2004 - it takes two to be balanced
             return None
         requests = tokens = None
         fullest = math.inf
-        for gauge in self.ledger.gauges:
+        for gauge in gauges:
             part = gauge.available(now) / gauge.limit
             if gauge.unit == REQUESTS:
                 if requests is None or part < requests[0]:
@@ -254,15 +292,16 @@ class Bucket:
         """The call is about to be sent, or was just `written`: it was admitted some time ago, perhaps, in a busy
         process. Needs no lock.
         """
-        if call.hold is not None:
-            self.ledger.depart(call.hold, now, written=written, traced=traced)
+        call.departed = now, written, traced
+        if call.hold is not None:  # it may just have been posted
+            self._ledger.depart(call.hold, now, written, traced)
         if call.trial is not None:
             call.trial.sent_at, call.trial.under_way = now, True
 
     def resume(self, call: Call, now: float) -> None:
         """Whoever waited in line goes on, which may be some time after the admission. Needs no lock."""
         if call.hold is not None:
-            self.ledger.resume(call.hold, now)
+            self._ledger.resume(call.hold, now)
 
     def times_matter(self, now: float) -> bool:
         """Whether much hangs on the instant at which a call is sent: windows give back what they count by it, and
@@ -272,17 +311,17 @@ class Bucket:
             return False
         return self.untold or any(
             not isinstance(level, BucketLevel) or level.on_the_way > RUSH * level.burst
-            for gauge in self.ledger.gauges
+            for gauge in self._ledger.gauges
             for level in gauge.active
         )
 
     def observe(self, call: Call, info: RateLimitInfo, now: float) -> None:
         """Learn from one response to `call`; a refusal ends its hold."""
-        hold = call.hold
+        ledger, hold = self.ledger, call.hold
         if hold is None:
             return
         self.wake_at = now
-        self.ledger.arrived(hold, now, info.processing or 0.0)
+        ledger.arrived(hold, now, info.processing or 0.0)
         self.unread_until = -math.inf
         for reading in info.quotas:
             if reading.unit == CONCURRENT_REQUESTS and reading.limit:
@@ -292,13 +331,13 @@ class Bucket:
             # Before what is left is read: a header that tells it does not count what was refused.
             self.give_back(call, now, counts=self.charging.counts_refusals)
         if info.quotas:
-            before = len(self.ledger.gauges)
-            if self.ledger.read(info.quotas, hold, now):
+            before = len(ledger.gauges)
+            if ledger.read(info.quotas, hold, now):
                 self.unread_until = now + UNREAD
             else:
-                self.tally.compare(self.ledger.told, now)
-                self.account.follow(self.ledger.gauges, now)
-            if before == 0 and self.ledger.gauges and not self.discovery.found:
+                self.tally.compare(ledger.told, now)
+                self.account.follow(ledger.gauges, now)
+            if before == 0 and ledger.gauges and not self.discovery.found:
                 self.untold = False  # headers tell: nothing is left to discover
         if refusal is not None:
             paused_until = self.pause.until
@@ -310,17 +349,14 @@ class Bucket:
 
     def note_reply(self, call: Call, now: float) -> bool:
         """`pass_unread` of a call that is only in the journal yet: needs no lock. False if it is not."""
-        hold = call.hold
-        if hold is None or hold.posted or call.trial is not None or self.concurrency.window < math.inf:
-            return False
+        call.replied_at = now
         self.failures = 0
-        hold.replied_at = now
-        return True
+        return call.hold is None  # else it may just have been posted
 
     def pass_unread(self, call: Call, now: float) -> None:
         """A call went well, and nothing is near its limit: its header may stay unread until `unread_until`."""
         if call.hold is not None:
-            self.ledger.arrived(call.hold, now)
+            self._ledger.arrived(call.hold, now)
             self._passed(call, now)
 
     def _passed(self, call: Call, now: float) -> None:
@@ -333,34 +369,42 @@ class Bucket:
 
     def give_back(self, call: Call, now: float, *, counts: bool) -> None:
         """It was refused: what it took comes back, unless the provider `counts` refusals."""
-        if call.hold is not None:
-            self._end(self.ledger.refuse(call.hold, now, counts=counts), "refused", now)
+        if (hold := self._hold_of(call)) is not None:
+            self._end(self._ledger.refuse(hold, now, counts=counts), "refused", now)
 
     def settle(self, call: Call, usage: Usage, now: float) -> bool:
         """The true usage replaces the estimate. False if the call had already ended."""
         hold = call.hold
-        if hold is None or hold.state is not RESERVED:
+        if hold is None:
+            return end(call, usage, now)
+        if hold.state is not RESERVED:
             return False
-        charged = self.charging.charge(usage, hold.cost, call.max_tokens)
-        self.ledger.settle(hold, charged, now)
+        charged = self.price(call, usage)
+        self._ledger.settle(hold, charged, now)
         self.concurrency.in_flight -= 1
-        corrected = charged != hold.cost
-        if corrected:
-            self.tally.correct(hold.cost, charged)
-        if corrected or call.trial is not None or self.concurrency.window < math.inf:
+        if charged != hold.cost or call.trial is not None or self.concurrency.window < math.inf:
             self.wake_at = now  # something has come back
-        self.estimator.learn(call.guessed, usage.input_tokens, usage.output_tokens, usage.tokens)
         if call.share and self.queue.count:
-            self.queue.correct(call.tenant, call.share - self.ledger.share(charged))
+            self.queue.correct(call.tenant, call.share - self._ledger.share(charged))
         if call.trial is not None:
             self.discovery.passed(call.trial, now)
         return True
+
+    def price(self, call: Call, usage: Usage) -> Cost:
+        """What a call has cost that used so much; learns from it."""
+        usage, held = usage.checked(), call.cost
+        charged = self.charging.charge(usage, held, call.max_tokens)
+        if charged != held:
+            self.tally.correct(held, charged)
+        self.estimator.learn(call.guessed, usage.input_tokens, usage.output_tokens, usage.tokens)
+        return charged
 
     def cancel(self, call: Call, now: float) -> bool:
         """Never sent: all of it comes back."""
         if call.trial is not None and call.trial.passed is None:
             self.discovery.withdrawn(call.trial)
-        return call.hold is not None and self._end(self.ledger.cancel(call.hold, now), "cancelled", now)
+        hold = self._hold_of(call)
+        return hold is not None and self._end(self._ledger.cancel(hold, now), "cancelled", now)
 
     def move(self, call: Call, now: float) -> bool:
         """It goes elsewhere, and was never this bucket's: nothing of it stays behind."""
@@ -372,7 +416,14 @@ class Bucket:
 
     def lapse(self, call: Call, now: float) -> bool:
         """Sent, and nobody knows what became of it: it stays charged."""
-        return call.hold is not None and self._end(self.ledger.lapse(call.hold), "unknown", now)
+        hold = self._hold_of(call)
+        return hold is not None and self._end(self._ledger.lapse(hold), "unknown", now)
+
+    def _hold_of(self, call: Call) -> Hold | None:
+        """What it has reserved, posted if it was only noted."""
+        if call.hold is None and call.noted:
+            self.post()
+        return call.hold
 
     def _end(self, ended: bool, outcome: str, now: float) -> bool:
         if ended:

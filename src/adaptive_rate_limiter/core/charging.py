@@ -6,8 +6,10 @@ back wastes the limit.
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Cost
 
@@ -18,7 +20,11 @@ class Usage(NamedTuple):
     input_tokens: float | None = None
     output_tokens: float | None = None
     tokens: float | None = None
-    cached_tokens: float = 0.0
+    cached_tokens: float | None = 0.0
+
+    def checked(self) -> Usage:
+        """A provider's response may hold anything: what is no finite number of at least 0 is not known."""
+        return Usage(*map(_known, self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class Charging:
         """What the call has cost, for a hold of `held`; units that are missing cost what was held."""
         input_tokens, output_tokens, total, cached = usage
         charged = {**held}
-        free = cached if self.cache_reads_free else 0.0
+        free = cached if self.cache_reads_free and cached else 0.0
         if input_tokens is not None:
             charged[INPUT_TOKENS] = max(0.0, input_tokens - free) if free else input_tokens
         if output_tokens is not None:
@@ -62,6 +68,17 @@ class Charging:
             kept = self.keeps_max_tokens and max_tokens is not None
             charged[TOKENS] = max(used, held.get(TOKENS, 0.0)) if kept else used
         return charged
+
+
+def _known(amount: Any) -> float | None:
+    if amount is None:
+        return None
+    if type(amount) is int:
+        return amount if 0 <= amount <= sys.float_info.max else None  # larger ones cannot be counted with
+    try:
+        return float(amount) if 0 <= amount < math.inf else None
+    except TypeError:
+        return None
 
 
 GENERIC = Charging("generic")

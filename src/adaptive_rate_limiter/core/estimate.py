@@ -13,9 +13,6 @@ from typing import Any
 CHARACTERS_PER_TOKEN = 4.0  # OpenAI's rule of thumb for English; the learned ratio corrects it per model
 FIRST_OUTPUT = 256.0  # tokens reserved for an answer before any was seen
 EARLY, STEP = 100, 0.05  # learned values that move an estimate in large steps, and the step after them
-TOGETHER = (
-    16  # calls of which is learned at once then: a step is small, and one at a time is most of what it takes
-)
 MEDIA_TOKENS = 800.0  # an image at medium detail, between OpenAI's 85 and 1,445; other media are as uncertain
 MEDIA = frozenset(
     {"image", "image_url", "input_image", "audio", "input_audio", "file", "input_file", "video", "media"}
@@ -71,19 +68,21 @@ class Quantile:
 class Estimator:
     """What calls to one model really use, against what was guessed."""
 
-    __slots__ = ("_ended", "_together", "input", "input_ratio", "output")
+    __slots__ = ("input", "input_ratio", "output")
 
     def __init__(self) -> None:
-        self._ended: list[tuple[float, float | None, float | None, float | None]] = []
-        self._together = 1
         self.input = Quantile(0.0)  # of calls of which no guess was made
         self.input_ratio = Quantile(1.0)
         self.output = Quantile(FIRST_OUTPUT)
 
     @property
     def quantiles(self) -> dict[str, Quantile]:
-        self._study()
         return {"input ratio": self.input_ratio, "output": self.output}
+
+    @property
+    def steady(self) -> bool:
+        """Whether one call more or less makes little difference."""
+        return max(self.input.count, self.input_ratio.count, self.output.count) > EARLY
 
     def input_tokens(self, guessed: float) -> float:
         return math.ceil(guessed * self.input_ratio.value)
@@ -103,22 +102,13 @@ class Estimator:
         output_tokens: float | None,
         tokens: float | None = None,
     ) -> None:
-        self._ended.append((guessed, input_tokens, output_tokens, tokens))
-        if len(self._ended) >= self._together:
-            self._study()
-
-    def _study(self) -> None:
-        ended, self._ended = self._ended, []
-        for guessed, input_tokens, output_tokens, tokens in ended:
-            if guessed > 0:
-                if input_tokens:
-                    self.input_ratio.learn(min(10.0, max(0.1, input_tokens / guessed)))
-            elif input_tokens or tokens:
-                self.input.learn(input_tokens or (tokens or 0.0) - (output_tokens or 0.0))
-            if output_tokens:
-                self.output.learn(output_tokens)
-        if max(self.input.count, self.input_ratio.count, self.output.count) > EARLY:
-            self._together = TOGETHER
+        if guessed > 0:
+            if input_tokens:
+                self.input_ratio.learn(min(10.0, max(0.1, input_tokens / guessed)))
+        elif input_tokens or tokens:
+            self.input.learn(input_tokens or (tokens or 0.0) - (output_tokens or 0.0))
+        if output_tokens:
+            self.output.learn(output_tokens)
 
 
 def guess_tokens(content: Any, model: str | None = None) -> float:

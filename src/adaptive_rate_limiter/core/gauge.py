@@ -26,7 +26,7 @@ class Gauge:
     """One limit on one unit. That which a user states counts in the one way that was stated."""
 
     __slots__ = (
-        "active", "buckets", "followed", "invitation", "left", "limit", "models", "source", "spare", "unit", "window",
+        "active", "buckets", "followed", "invitation", "left", "limit", "models", "source", "unit", "window",
     )  # fmt: skip
 
     def __init__(
@@ -40,7 +40,6 @@ class Gauge:
         self.follow(models)
         self.active = models  # those that are plausible: a call is admitted only by all of these
         self.left = limit  # when it was last asked
-        self.spare = 0.0  # what may surely be taken without asking again
         self.invitation: tuple[float, float] | None = (
             None  # when the provider said to come again, and with how much
         )
@@ -98,14 +97,14 @@ class Gauge:
             return max(least, self.invitation[1])
         return least
 
-    def take_stock(self, now: float) -> float:
-        """`available`, and how much of it is to `spare`: what lies above half of all that there can be, and above what
-        a full bucket may turn out to have lost while requests were on their way.
+    def spare(self, now: float) -> float:
+        """How much may surely be taken without asking again: what lies above half of all that there can be, and above
+        what a full bucket may turn out to have lost while requests were on their way.
         """
         left = self.available(now)
-        if self.invitation is None:  # that is for one call only
-            self.spare = left - HALF * self.capacity - LONGEST * self.rate
-        return left
+        if self.invitation is not None:  # that is for one call only
+            return 0.0
+        return left - HALF * self.capacity - LONGEST * self.rate
 
     def catch_up(self, last_sent_at: float, now: float) -> None:
         """Nothing is in doubt any more: every call that was sent, the last at `last_sent_at`, was answered."""

@@ -35,8 +35,7 @@ class Hold:
     """What one call has reserved. `marks`: where each told gauge stood by then, this hold included."""
 
     __slots__ = (
-        "answered", "at", "cost", "counted_at", "end", "marks", "on_the_way", "posted", "replied_at", "sent", "sent_at", "seq", "state",
-        "told", "written",
+        "answered", "at", "cost", "counted_at", "marks", "on_the_way", "sent", "sent_at", "seq", "state", "told", "written",
     )  # fmt: skip
 
     def __init__(self, cost: Cost, at: float, seq: int) -> None:
@@ -52,6 +51,3 @@ class Hold:
         self.answered = False
         self.told: Sequence[Gauge] = ()  # those of which its reply told what remains
         self.state = RESERVED
-        self.posted = False  # every gauge has heard of it
-        self.replied_at: float | None = None  # what happened before, for them to hear: when its reply came
-        self.end: tuple[Cost, float] | None = None  # what was used, and when that was told

@@ -1,4 +1,4 @@
-"""Calls that are noted first, and posted to the gauges of their ledger many at once.
+"""Calls that are only noted, where there is plenty of every limit, and posted to the ledger later, many at once.
 
 Far below all limits nobody has to know what is left to the last token, and to tell every gauge of every step of every
 call is most of what a call costs. What matters of a call that has ended meanwhile is only its sum.
@@ -10,35 +10,83 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from adaptive_rate_limiter.core.hold import SETTLED
 
+if TYPE_CHECKING:
+    from adaptive_rate_limiter.core.bucket import Bucket
+    from adaptive_rate_limiter.core.charging import Usage
     from adaptive_rate_limiter.core.hold import Hold
     from adaptive_rate_limiter.core.ledger import Ledger
+    from adaptive_rate_limiter.core.queue import Call
     from adaptive_rate_limiter.core.quota import Cost
 
 MOST = 64  # calls in a journal
-LONGEST = 0.05  # seconds from its first to its last: windows give back that much later what is posted in one
+LONGEST = 0.05  # seconds that one is open: windows give back that much later what is posted together
 
 
-def is_full(journal: Sequence[Hold], now: float) -> bool:
-    return len(journal) >= MOST or now - journal[0].at > LONGEST
+class Journal:
+    """Open, it admits calls from what is to `spare` of each unit, and notes what becomes of them."""
+
+    __slots__ = ("calls", "spare", "until")
+
+    def __init__(self) -> None:
+        # With the time of their admission, in that order, after all that the ledger knows.
+        self.calls: list[tuple[Call, float]] = []
+        self.spare: dict[str, float] = {}
+        self.until = -math.inf  # open until then
+
+    def open(self, spare: dict[str, float], now: float) -> None:
+        self.spare, self.until = spare, now + LONGEST
+
+    def close(self) -> list[tuple[Call, float]]:
+        """Take out all that it has noted."""
+        calls, self.calls, self.until = self.calls, [], -math.inf
+        return calls
+
+    def admit(self, call: Call, now: float) -> bool:
+        """Note the call. False if it has to be asked for: the journal is not open, or has too little to spare."""
+        if now > self.until:
+            return False
+        cost, spare = call.cost, self.spare
+        for unit, amount in spare.items():
+            left = amount - cost.get(unit, 0.0)
+            if left < 0:
+                return False
+            spare[unit] = left
+        call.noted = True
+        calls = self.calls
+        calls.append((call, now))
+        if len(calls) >= MOST:
+            self.until = -math.inf
+        return True
 
 
-def post(ledger: Ledger) -> None:
-    """Have the gauges hear of all that is in the journal, never earlier than it happened."""
-    holds, ledger.journal = ledger.journal, []
+def end(call: Call, usage: Usage, now: float) -> bool:
+    """Note that the call has ended. False if it is in no journal, or has ended before."""
+    if call.hold is None and call.noted and call.end is None:
+        call.end = usage, now
+        return True
+    return False
+
+
+def post(bucket: Bucket, ledger: Ledger) -> None:
+    """Have the ledger hear of all that is in the bucket's journal, never earlier than it happened."""
     ended = Ended(ledger)
-    for hold in holds:
-        if hold.end is not None:
-            ledger.recent.append(hold)
-            ended.add(hold, *hold.end)
+    for call, at in bucket.journal.close():
+        # First of all: what is told of the call from now on, by threads that take no lock, its hold is told.
+        hold = call.hold = ledger.hold(call.cost, at)
+        bucket.account.admit(at)
+        if call.departed is not None:
+            ledger.depart(hold, *call.departed)
+        if call.end is not None:
+            usage, told_at = call.end
+            ended.add(hold, bucket.price(call, usage), told_at, call.replied_at)
             continue
         ended.enter()
         ledger.take(hold)
-        if hold.replied_at is not None:
-            ledger.arrived(hold, hold.replied_at)
-    ended.enter()
+        bucket.concurrency.in_flight += 1
+        if call.replied_at is not None:
+            ledger.arrived(hold, call.replied_at)
     ended.post()
 
 
@@ -57,9 +105,10 @@ class Ended:
         self.used: dict[str, float] = defaultdict(float)
         self.at = self.counted_at = -math.inf
 
-    def add(self, hold: Hold, actual: Cost, told_at: float) -> None:
-        hold.posted = True
+    def add(self, hold: Hold, actual: Cost, told_at: float, replied_at: float | None) -> None:
+        hold.state, hold.answered = SETTLED, True
         self.holds.append(hold)
+        self.ledger.recent.append(hold)
         at, cost, reserved, used = hold.at, hold.cost, self.reserved, self.used
         for unit, amount in actual.items():
             held = cost.get(unit, 0.0)
@@ -68,8 +117,8 @@ class Ended:
             reserved[unit] += held
             used[unit] += amount
         self.at = max(self.at, at)
-        if hold.replied_at is not None and hold.replied_at > self.counted_at:
-            self.counted_at = hold.replied_at
+        if replied_at is not None and replied_at > self.counted_at:
+            self.counted_at = replied_at
 
     def enter(self) -> None:
         """All so far were admitted before the next, and may not be in a header that answers it."""
@@ -83,6 +132,7 @@ class Ended:
     def post(self) -> None:
         if not self.holds:
             return
+        self.enter()
         self.counted_at = max(self.counted_at, self.at)
         for gauge in self.ledger.gauges:
             amount = self.used.get(gauge.unit)
@@ -94,4 +144,4 @@ class Ended:
             if reserved:
                 told.answered(reserved, self.holds[-1].seq, counted=True)
         for hold in self.holds:
-            hold.counted_at, hold.end = self.counted_at, None
+            hold.counted_at = self.counted_at

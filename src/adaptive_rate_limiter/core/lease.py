@@ -49,6 +49,7 @@ class Lease:
         self.bucket = bucket
         stated = bucket.ledger.gauges
         self.ledger = bucket.ledger = LeasedLedger(self)
+        bucket.keeps_journal = False  # what is left of a lease, others want to know at once
         self.ledger.gauges.extend(
             LeaseGauge(f"={gauge.unit}/{gauge.window:g}", gauge, self) for gauge in stated
         )

@@ -22,7 +22,6 @@ class LeasedLedger(Ledger):
 
     def __init__(self, lease: Lease) -> None:
         super().__init__()
-        self.keeps_journal = False  # what is left of a lease, others want to know at once
         self.lease = lease
         self.sent = 0.0  # requests, but for those that were given back
         self.late: dict[Hold, None] = {}  # sent long after their admission, which the pool has not heard of
@@ -37,8 +36,8 @@ class LeasedLedger(Ledger):
             self.sent -= hold.cost.get(REQUESTS, 0.0)
         return given
 
-    def depart(self, hold: Hold, now: float, *, written: bool, traced: bool) -> None:
-        super().depart(hold, now, written=written, traced=traced)
+    def depart(self, hold: Hold, now: float, written: bool, traced: bool) -> None:
+        super().depart(hold, now, written, traced)
         self._look_at_clock(hold)
 
     def resume(self, hold: Hold, now: float) -> None:

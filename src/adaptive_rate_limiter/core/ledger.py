@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core.gauge import HALF, Gauge
 from adaptive_rate_limiter.core.hold import RESERVED, SETTLED, Hold, HoldState
-from adaptive_rate_limiter.core.journal import is_full, post
 from adaptive_rate_limiter.core.levels import EPSILON
 from adaptive_rate_limiter.core.matching import matched
 from adaptive_rate_limiter.core.quota import REQUESTS, Cost, Quota
@@ -29,24 +28,17 @@ GRACE, NEARLY = 1 + EPSILON, 1 - EPSILON
 
 
 class Ledger:
-    """The gauges of one bucket, moved together: a call is paid from all of them or from none.
-
-    Where there is plenty of every limit, calls are only noted in a journal, and posted to the gauges later, many at
-    once. Nobody sees a difference: whoever asks for a gauge has them posted before.
-    """
+    """The gauges of one bucket, moved together: a call is paid from all of them or from none."""
 
     __slots__ = (
-        "_gauges", "_told", "journal", "keeps_journal", "on_the_way", "recent", "sends_told", "seq", "spent", "transit",
-        "unanswered",
+        "gauges", "on_the_way", "recent", "sends_told", "seq", "spent", "told", "transit", "unanswered",
     )  # fmt: skip
 
     def __init__(self, quotas: Iterable[Quota] = (), now: float = 0.0) -> None:
-        self._gauges: list[Gauge] = [Gauge.stated(quota, now) for quota in quotas]
-        self.journal: list[Hold] = []  # in the order of their admission, after all that were posted
-        self.keeps_journal = True
+        self.gauges: list[Gauge] = [Gauge.stated(quota, now) for quota in quotas]  # one for each limit
         self.spent: dict[str, float] = defaultdict(float)  # by unit, in all
         self.unanswered: set[Hold] = set()  # maybe in no header yet
-        self._told: list[ToldGauge] = []
+        self.told: list[ToldGauge] = []  # those of the gauges that headers tell, in the order of their first
         self.recent: deque[Hold] = deque(maxlen=RECENT)
         self.transit = Transit()
         self.sends_told = False  # somebody watches the wire, and says when each call is really sent
@@ -55,57 +47,31 @@ class Ledger:
         )  # those that were not sent yet, in the order of their admission
         self.seq = 0
 
-    @property
-    def gauges(self) -> list[Gauge]:
-        """One for each limit, with all calls in them. Whoever sees them may change them: nothing is to spare then."""
-        if self.journal:
-            post(self)
-        for gauge in self._gauges:
-            gauge.spare = 0.0
-        return self._gauges
-
-    @property
-    def told(self) -> list[ToldGauge]:
-        """Those of the gauges that headers tell, in the order of their first."""
-        if self.journal:
-            post(self)
-        return self._told
-
     # Holds
 
     def reserve(self, cost: Cost, now: float) -> Hold:
         """Take `cost` from every gauge; whether it can pay was asked before (`shortage`)."""
-        self.seq += 1
-        hold = Hold(cost, now, self.seq)
-        plenty = self.keeps_journal
-        for gauge in self._gauges:
-            gauge.spare -= cost.get(gauge.unit, 0.0)
-            if gauge.spare < 0:
-                plenty = False
-        journal = self.journal
-        if plenty:
-            journal.append(hold)
-            if is_full(journal, now):
-                post(self)
-        else:
-            if journal:
-                post(self)
-            self.take(hold)
+        hold = self.hold(cost, now)
+        self.take(hold)
         return hold
+
+    def hold(self, cost: Cost, at: float) -> Hold:
+        """The next of all, of which no gauge has heard."""
+        self.seq += 1
+        return Hold(cost, at, self.seq)
 
     def take(self, hold: Hold) -> None:
         """Every gauge hears of it."""
         cost, spent, sends_told = hold.cost, self.spent, self.sends_told
         for unit, taken in cost.items():
             spent[unit] += taken
-        for gauge in self._gauges:
+        for gauge in self.gauges:
             amount = cost.get(gauge.unit)
             if amount:
                 gauge.take(amount, hold.at)
                 if sends_told:
                     gauge.depart(amount)
-        hold.marks = [gauge.mark(cost, spent) for gauge in self._told]
-        hold.posted = True
+        hold.marks = [gauge.mark(cost, spent) for gauge in self.told]
         self.recent.append(hold)
         self.unanswered.add(hold)
         if sends_told:
@@ -118,10 +84,9 @@ class Ledger:
 
     def remembered(self) -> list[Hold]:
         """Those of late, and all that are in flight, in the order of their admission."""
-        post(self)
         return sorted({*self.recent, *self.unanswered}, key=lambda hold: hold.seq)
 
-    def depart(self, hold: Hold, now: float, *, written: bool, traced: bool) -> None:
+    def depart(self, hold: Hold, now: float, written: bool, traced: bool) -> None:
         """The call is about to be sent, and if `traced` its end will be told; or it was just `written`.
 
         Needs no lock.
@@ -153,20 +118,16 @@ class Ledger:
     def _arrive(self, hold: Hold, at: float) -> None:
         if hold.on_the_way:
             hold.on_the_way = False
-            for gauge in self._gauges:
+            for gauge in self.gauges:
                 if gauge.unit in hold.cost:
                     gauge.arrive(hold.cost[gauge.unit], at)
 
     def settle(self, hold: Hold, actual: Cost, now: float) -> bool:
         """Replace the reservation by what was really used. False if the hold had already ended."""
-        if not hold.posted and hold.state is RESERVED:
-            hold.state, hold.answered = SETTLED, True
-            hold.end = {**hold.cost, **actual}, now
-            return True
         if not self._end(hold, SETTLED):
             return False
         cost = hold.cost
-        for gauge in self._gauges:
+        for gauge in self.gauges:
             unit = gauge.unit
             held = cost.get(unit, 0.0)
             surplus = held - actual.get(unit, held)
@@ -189,7 +150,7 @@ class Ledger:
     def _give_back(self, hold: Hold, state: HoldState, now: float, keep: tuple[str, ...]) -> bool:
         if not self._end(hold, state, keep):
             return False
-        for gauge in self._gauges:
+        for gauge in self.gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
             if amount and gauge.unit not in keep:
                 gauge.repay(amount, now, hold.counted_at, counted=gauge in hold.told)
@@ -198,10 +159,6 @@ class Ledger:
     def _end(self, hold: Hold, state: HoldState, counted: tuple[str, ...] | None = None) -> bool:
         if hold.state is not RESERVED:
             return False
-        if not hold.posted:
-            post(self)
-        if hold.replied_at is not None:
-            self.arrived(hold, hold.replied_at)
         hold.state = state
         if hold.on_the_way:
             self._arrive(hold, hold.sent_at)
@@ -214,14 +171,13 @@ class Ledger:
             return
         hold.answered = True
         self.unanswered.discard(hold)
-        for gauge in self._told:
+        for gauge in self.told:
             amount = hold.cost.get(gauge.unit)
             if amount:
                 gauge.answered(amount, hold.seq, counted=counted is None or gauge.unit in counted)
 
     def in_flight(self) -> dict[str, float]:
         """By unit: what was reserved, and may not be counted in any header yet."""
-        post(self)
         total: dict[str, float] = defaultdict(float)
         for hold in self.unanswered:
             for unit, amount in hold.cost.items():
@@ -236,19 +192,12 @@ class Ledger:
         More than a limit ever holds is paid by a full gauge, and leaves debt, unless it is certain: the estimate
         may be wrong.
         """
-        for gauge in self._gauges:
-            if cost.get(gauge.unit, 0.0) > gauge.spare:
-                break
-        else:
-            return None
-        if self.journal:
-            post(self)
         if self.on_the_way:
             self._look_out(now)
-        for gauge in self._gauges:
+        for gauge in self.gauges:
             amount = cost.get(gauge.unit)
             if amount:
-                left = gauge.take_stock(now)
+                left = gauge.available(now)
                 if left < amount * NEARLY:
                     if not self.unanswered:
                         gauge.catch_up(self.recent[-1].at if self.recent else now, now)
@@ -257,6 +206,13 @@ class Ledger:
                     if left < wanted * NEARLY or (certain and amount > gauge.capacity * GRACE):
                         return gauge, wanted - left
         return None
+
+    def spare(self, now: float) -> dict[str, float]:
+        """By unit: what may surely be taken without asking again."""
+        spare: dict[str, float] = {}
+        for gauge in self.gauges:
+            spare[gauge.unit] = min(gauge.spare(now), spare.get(gauge.unit, math.inf))
+        return spare
 
     def ready_at(self, cost: Cost, now: float) -> tuple[float, Gauge | None]:
         """When all gauges can pay `cost`, if nothing else is taken, and the one that is last."""
@@ -284,17 +240,17 @@ class Ledger:
     def longest_window(self) -> float:
         """Seconds; no limit keeps a call waiting for longer, but for debt."""
         longest = 0.0
-        for gauge in self._gauges:
+        for gauge in self.gauges:
             longest = max(longest, gauge.window)
         return longest
 
     @property
     def shortest_window(self) -> float:
-        return min((gauge.window for gauge in self._gauges), default=math.inf)
+        return min((gauge.window for gauge in self.gauges), default=math.inf)
 
     def too_large(self, cost: Cost) -> Gauge | None:
         """A gauge whose whole limit is smaller than `cost`."""
-        for gauge in self._gauges:
+        for gauge in self.gauges:
             if cost.get(gauge.unit, 0.0) > gauge.capacity * GRACE:
                 return gauge
         return None
@@ -334,14 +290,8 @@ class Ledger:
         """A reply came, on which the provider says to have worked for `processing` seconds: it has counted `hold`, and
         windows give it back that much later.
         """
-        if not hold.posted:
-            if not processing:
-                hold.replied_at = now
-                return
-            post(self)
-        hold.replied_at = None
         by = self.transit.counted_by(hold, now, processing)
-        for gauge in self._gauges:
+        for gauge in self.gauges:
             amount = hold.cost.get(gauge.unit, 0.0)
             if amount:
                 gauge.delay(amount, hold.counted_at, by)
@@ -361,5 +311,5 @@ class Ledger:
 
     def share(self, cost: Cost) -> float:
         """The largest part of any limit that `cost` takes (its dominant share)."""
-        shares = [cost[gauge.unit] / gauge.limit for gauge in self._gauges if gauge.unit in cost]
+        shares = [cost[gauge.unit] / gauge.limit for gauge in self.gauges if gauge.unit in cost]
         return max(shares, default=cost.get(REQUESTS, 1.0))

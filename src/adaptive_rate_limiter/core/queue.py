@@ -13,9 +13,12 @@ from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from adaptive_rate_limiter.core.hold import RESERVED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from adaptive_rate_limiter.core.charging import Usage
     from adaptive_rate_limiter.core.discovery import Trial
     from adaptive_rate_limiter.core.hold import Hold
     from adaptive_rate_limiter.core.quota import Cost
@@ -41,12 +44,17 @@ class Call:
     """One call, from line to settlement. `rank` orders it within its tenant; `error` is set if it is refused.
 
     `certain` means that its size was stated, not estimated. `wake` is the shell's business.
+    One that is only noted in a journal (`noted`) has no `hold` yet; what becomes of it meanwhile is kept here.
     """
 
     __slots__ = (
-        "attempt", "certain", "cost", "deadline", "error", "guessed", "hold", "in_line", "max_tokens", "place", "queued_at", "rank",
-        "reason", "share", "since", "size", "tenant", "trial", "wake",
+        "attempt", "certain", "cost", "deadline", "departed", "end", "error", "guessed", "hold", "in_line", "max_tokens",
+        "noted", "place", "queued_at", "rank", "reason", "replied_at", "share", "since", "size", "tenant", "trial", "wake",
     )  # fmt: skip
+
+    place: int  # among those that ever stood in its lane
+    size: float
+    queued_at: float
 
     def __init__(
         self,
@@ -69,9 +77,6 @@ class Call:
         self.guessed = guessed
         self.max_tokens = max_tokens
         self.attempt = 1
-        self.queued_at = since
-        self.place = 0  # among those that ever stood in its lane
-        self.size = 0.0
         self.share = 0.0
         self.in_line = False
         self.hold: Hold | None = None
@@ -79,6 +84,21 @@ class Call:
         self.error: RateLimiterError | None = None
         self.reason: str | None = None
         self.wake: Any = None
+        self.noted = False
+        self.departed: tuple[float, bool, bool] | None = None  # when, and as `Ledger.depart` has it
+        self.replied_at: float | None = None
+        self.end: tuple[Usage, float] | None = None  # and when that was told
+
+    @property
+    def admitted(self) -> bool:
+        return self.hold is not None or self.noted
+
+    @property
+    def reserved(self) -> bool:
+        """Admitted, and not ended."""
+        if self.hold is None:
+            return self.noted and self.end is None
+        return self.hold.state is RESERVED
 
     def again(self) -> Call:
         """Another attempt of the same call, with its place by age."""

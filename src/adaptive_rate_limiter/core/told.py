@@ -150,7 +150,6 @@ class ToldGauge(Gauge):
     def read(self, shot: Shot) -> None:
         """Take in a header."""
         reading, now = shot.reading, shot.now
-        self.spare = 0.0
         if shot.newest:
             doubtful = (
                 self.readings <= SURE_AFTER

@@ -55,7 +55,7 @@ class Exchange:
     `is_call`: reading is none, and neither is asking for an access token.
     """
 
-    __slots__ = ("_credential", "_url", "is_call", "request", "reservation")
+    __slots__ = ("_credential", "is_call", "request", "reservation")
 
     reservation: Reservation
 
@@ -81,13 +81,11 @@ class Exchange:
 
     def begin(self, written: Callable[[Reservation], Any]) -> bool:
         """True if it has to be admitted before it is sent. `written` makes a trace of its way, see http/trace.py."""
-        reservation, extensions = self.reservation, self.request.extensions
-        traced = reservation.times_matter and "trace" not in extensions
+        reservation, request = self.reservation, self.request
+        traced = reservation.times_matter and "trace" not in request.extensions
         if traced:
-            extensions["trace"] = written(reservation)
-        self._url = str(self.request.url)
-        known_as = self._credential.decode("latin-1") if self._credential else None
-        return reservation.begin_send(self._url, known_as, traced=traced)
+            request.extensions["trace"] = written(reservation)
+        return reservation.begin_send(request.url, self._credential, traced=traced)
 
     def last_refusal(self) -> Any:
         """The retry is not admitted: what the provider said to the last attempt is the answer to this one, too.
@@ -107,7 +105,7 @@ class Exchange:
         if reply.is_success and reservation.pass_unread():
             return reply
         body = None if reply.is_success else _body_of(response)
-        reservation.observe(response.status_code, response.headers, body, url=self._url)
+        reservation.observe(response.status_code, response.headers, body, url=str(self.request.url))
         if reservation.refusal is not None and not reservation.may_try_again:
             # OpenAI's and Anthropic's SDKs obey this header: they raise their own error instead of trying again.
             response.headers["x-should-retry"] = "false"
