@@ -139,7 +139,8 @@ class Limiter(Shown, Shared):
         ConfigurationError naming the argument and its value.
         """
         reservation = self._reserve(model, tokens, options)
-        self._wait(reservation)
+        if not reservation.bucket.submit(reservation.call, ThreadWaker):
+            self._wait(reservation)
         return reservation
 
     async def aacquire(
@@ -204,7 +205,8 @@ class Limiter(Shown, Shared):
     def readmit(self, reservation: Reservation) -> None:
         """Admit another attempt of the same call; it keeps its place by age."""
         self._renew(reservation)
-        self._wait(reservation)
+        if not reservation.bucket.submit(reservation.call, ThreadWaker):
+            self._wait(reservation)
 
     async def areadmit(self, reservation: Reservation) -> None:
         """`readmit` for coroutines."""
@@ -218,13 +220,12 @@ class Limiter(Shown, Shared):
             reservation.let_in()
 
     def _wait(self, reservation: Reservation) -> None:
-        if not reservation.bucket.submit(reservation.call, ThreadWaker):
-            try:
-                reservation.call.wake.wait()
-            except BaseException:
-                reservation.leave()
-                raise
-            reservation.let_in()
+        try:
+            reservation.call.wake.wait()
+        except BaseException:
+            reservation.leave()
+            raise
+        reservation.let_in()
 
     def _renew(self, reservation: Reservation) -> None:
         old = reservation.call

@@ -83,15 +83,16 @@ def call_from(
     guessed = 0.0
     if tokens is not None:
         cost = _stated(amount("tokens", tokens), input_tokens, output_tokens)
-    elif estimated and all(told is None for told in (prompt, input_tokens, output_tokens, max_tokens)):
+    elif prompt is not None:
+        guessed = guess_tokens(prompt, model) if input_tokens is None else input_tokens
+        cost = _expected(core, guessed, None, output_tokens, max_tokens)
+        estimated = True
+    elif estimated and input_tokens is output_tokens is max_tokens is None:
         cost = core.charging.hold(*core.estimator.usual(), None)
-    elif estimated or prompt is not None or input_tokens is None or output_tokens is None:
-        if input_tokens is None:
-            guessed = 0.0 if prompt is None else guess_tokens(prompt, model)
-        elif estimated or prompt is not None:
-            guessed = input_tokens
+    elif estimated or input_tokens is None or output_tokens is None:
+        guessed = input_tokens if estimated and input_tokens is not None else 0.0
         cost = _expected(core, guessed, input_tokens, output_tokens, max_tokens)
-        estimated = estimated or prompt is not None or (output_tokens is None and max_tokens is None)
+        estimated = estimated or output_tokens is max_tokens is None
     else:
         cost = core.charging.hold(input_tokens, output_tokens, max_tokens)
     if units:

@@ -62,7 +62,6 @@ class Reservation:
         self._resend = False  # a request was announced that has to be admitted first
         self.reply: Any = None  # the HTTP layer's last response, with `usage()`
         self.closed = False
-        self._token: Any = None
 
     @property
     def model(self) -> str | None:
@@ -175,7 +174,7 @@ class Reservation:
         if moved or not first or not self.call.reserved:
             self._resend = True
             return True
-        self.begin()
+        self.bucket.bucket.begin(self.call, self._limiter.clock.now(), traced=traced)
         return False
 
     def never_sent(self) -> None:

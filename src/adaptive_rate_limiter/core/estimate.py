@@ -152,8 +152,10 @@ def _guess_text(text: str, encoding: Any) -> float:
 
 def _tokenizer_in_memory(model: str | None) -> Any:
     loaded = getattr(sys.modules.get("tiktoken.registry"), "ENCODINGS", None)
+    if not loaded or not model:
+        return None
     names = sys.modules.get("tiktoken.model")
-    if not model or not loaded or names is None:
+    if names is None:
         return None
     try:
         return loaded.get(names.encoding_name_for_model(model))

@@ -52,9 +52,12 @@ class Call:
         "noted", "place", "queued_at", "rank", "reason", "replied_at", "share", "since", "size", "tenant", "trial", "wake",
     )  # fmt: skip
 
-    place: int  # among those that ever stood in its lane
+    # Of one that has stood in line: its place among those that ever stood in its lane, what it waits for, ...
+    place: int
+    reason: str | None
     size: float
     queued_at: float
+    error: RateLimiterError | None
 
     def __init__(
         self,
@@ -81,8 +84,6 @@ class Call:
         self.in_line = False
         self.hold: Hold | None = None
         self.trial: Trial | None = None
-        self.error: RateLimiterError | None = None
-        self.reason: str | None = None
         self.wake: Any = None
         self.noted = False
         self.departed: tuple[float, bool, bool] | None = None  # when, and as `Ledger.depart` has it
@@ -136,7 +137,7 @@ class Lane:
             insort(self.by_size, (call.size, call.place, call))
         if call.rank != call.since:
             self.varied = True
-        call.in_line = True
+        call.in_line, call.error = True, None
         self.count += 1
 
     def remove(self, call: Call) -> None:
