@@ -47,19 +47,25 @@ def left(bucket, now):
 
 
 def test_a_call_far_below_the_limit_is_only_noted_and_whoever_looks_sees_it():
-    bucket = bucket_of(Quota("requests", 100))
+    bucket = bucket_of(Quota("requests", 1000))
     asked, noted = (admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(2))
     assert (asked.noted, noted.noted, noted.hold) == (False, True, None)
-    assert bucket.ledger.gauges[0].available(0.0) == 98
+    assert bucket.ledger.gauges[0].available(0.0) == 998
     assert noted.hold.state is HoldState.RESERVED
     assert bucket.concurrency.in_flight == bucket.account.admitted == 2
 
 
 def test_after_somebody_has_looked_the_next_call_is_asked_for():
-    bucket = bucket_of(Quota("requests", 100))
+    bucket = bucket_of(Quota("requests", 1000))
     admitted(bucket, {"requests": 1.0}, 0.0)
-    bucket.ledger.gauges[0].take(99.0, 0.0)
+    bucket.ledger.gauges[0].take(999.0, 0.0)
     assert admitted(bucket, {"requests": 1.0}, 0.0) is None
+
+
+def test_a_call_of_which_the_journal_cannot_hold_so_many_is_asked_for():
+    bucket = bucket_of(Quota("tokens", 64_000))
+    calls = [admitted(bucket, {"tokens": tokens}, 0.0) for tokens in (1.0, 300.0, 600.0, 300.0)]
+    assert [call.noted for call in calls] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -134,15 +140,16 @@ def test_what_used_more_than_it_had_reserved_is_charged_in_full(algorithm):
 
 
 def test_what_is_cancelled_from_the_journal_comes_back_in_full():
-    bucket = bucket_of(Quota("requests", 100, algorithm="sliding_window"))
+    bucket = bucket_of(Quota("requests", 1000, algorithm="sliding_window"))
     calls = [admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(3)]
+    assert calls[-1].noted
     assert bucket.cancel(calls[-1], 0.001)
     assert calls[-1].hold.state is HoldState.CANCELLED
-    assert left(bucket, 0.001) == [98.0]
+    assert left(bucket, 0.001) == [998.0]
 
 
 def test_what_was_sent_from_the_journal_has_its_time_when_it_is_posted():
-    bucket = bucket_of(Quota("requests", 100))
+    bucket = bucket_of(Quota("requests", 1000))
     _, noted = (admitted(bucket, {"requests": 1.0}, 0.0) for _ in range(2))
     bucket.begin(noted, 0.02)
     replied(bucket, noted, 0.03)
@@ -191,13 +198,13 @@ steps = st.tuples(
 def test_however_calls_end_no_more_is_left_than_without_a_journal_and_all_of_it_comes_back(
     algorithm, window, trace
 ):
-    quotas = Quota("requests", 120, window, algorithm), Quota("tokens", 12_000, window, algorithm)
+    quotas = Quota("requests", 1200, window, algorithm), Quota("tokens", 120_000, window, algorithm)
     kept, at_once = pair = pair_of(*quotas)
     now, flying = 0.0, []
     for step, part, seconds in trace:
         now += seconds
         if step == "admit":
-            cost = {"requests": 1.0, "tokens": 10 + 300 * part}
+            cost = {"requests": 1.0, "tokens": 10 + 600 * part}
             calls = Call(cost, since=now), Call(cost, since=now)
             if kept.try_submit(calls[0], now):
                 at_once.record(calls[1], now)
@@ -223,7 +230,7 @@ def test_however_calls_end_no_more_is_left_than_without_a_journal_and_all_of_it_
         for bucket, call in zip(pair, calls, strict=True):
             bucket.lapse(call, now)
     later = now + 2 * window + 5
-    assert left(kept, later) == pytest.approx([120, 12_000])
+    assert left(kept, later) == pytest.approx([1200, 120_000])
     for gauge in kept.ledger.gauges:
         for level in gauge.models:
             assert level.available(later) == pytest.approx(

@@ -25,18 +25,19 @@ LONGEST = 0.05  # seconds that one is open: windows give back that much later wh
 
 
 class Journal:
-    """Open, it admits calls from what is to `spare` of each unit, and notes what becomes of them."""
+    """Open, it admits calls of which as many as it can hold will not use up what is to spare."""
 
-    __slots__ = ("calls", "spare", "until")
+    __slots__ = ("calls", "largest", "until")
 
     def __init__(self) -> None:
         # With the time of their admission, in that order, after all that the ledger knows.
         self.calls: list[tuple[Call, float]] = []
-        self.spare: dict[str, float] = {}
+        self.largest: dict[str, float] = {}  # by unit, the most that one call may take
         self.until = -math.inf  # open until then
 
-    def open(self, spare: dict[str, float], now: float) -> None:
-        self.spare, self.until = spare, now + LONGEST
+    def open(self, spare: Cost, now: float) -> None:
+        self.largest = {unit: amount / MOST for unit, amount in spare.items()}
+        self.until = now + LONGEST
 
     def close(self) -> list[tuple[Call, float]]:
         """Take out all that it has noted."""
@@ -44,15 +45,13 @@ class Journal:
         return calls
 
     def admit(self, call: Call, now: float) -> bool:
-        """Note the call. False if it has to be asked for: the journal is not open, or has too little to spare."""
+        """Note the call. False if it has to be asked for: the journal is not open, or the call is too large for it."""
         if now > self.until:
             return False
-        cost, spare = call.cost, self.spare
-        for unit, amount in spare.items():
-            left = amount - cost.get(unit, 0.0)
-            if left < 0:
+        cost = call.cost
+        for unit, most in self.largest.items():
+            if cost.get(unit, 0.0) > most:
                 return False
-            spare[unit] = left
         call.noted = True
         calls = self.calls
         calls.append((call, now))
