@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from adaptive_rate_limiter.core.balance import funds
 from adaptive_rate_limiter.core.bucket import UNREAD, Bucket
 from adaptive_rate_limiter.core.charging import Usage
 from adaptive_rate_limiter.core.gauge import TOGETHER
@@ -247,9 +248,9 @@ def test_the_eta_counts_the_line():
 
 def test_a_balance_needs_requests_and_tokens():
     bucket = bucket_of(Quota("requests", 60), Quota("tokens", 6000))
-    assert bucket._funds(0.0).prefer_large
-    assert bucket_of(Quota("requests", 60))._funds(0.0) is None
-    assert bucket_of(Quota("requests", 60), Quota("requests", 900, 3600.0))._funds(0.0) is None
+    assert funds(bucket.ledger.gauges, 0.0).prefer_large
+    assert funds(bucket_of(Quota("requests", 60)).ledger.gauges, 0.0) is None
+    assert funds(bucket_of(Quota("requests", 60), Quota("requests", 900, 3600.0)).ledger.gauges, 0.0) is None
 
 
 def test_the_eta_of_an_untold_limit_goes_by_what_is_believed():

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptive_rate_limiter.core.queue import AGEING, LOOKAHEAD, OVERTAKING, Call, FairQueue, Funds
+from adaptive_rate_limiter.core.balance import Funds
+from adaptive_rate_limiter.core.queue import AGEING, LOOKAHEAD, OVERTAKING, Call, FairQueue
 
 
 def call(size=1.0, since=0.0, **fields):

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from adaptive_rate_limiter.core import refusals, verdicts
 from adaptive_rate_limiter.core.account import Account
+from adaptive_rate_limiter.core.balance import TOKEN_UNITS, funds, size_of
 from adaptive_rate_limiter.core.charging import GENERIC, Charging, Usage
 from adaptive_rate_limiter.core.discovery import Discovery
 from adaptive_rate_limiter.core.estimate import Estimator
@@ -21,11 +23,9 @@ from adaptive_rate_limiter.core.hypotheses import MINUTE
 from adaptive_rate_limiter.core.journal import Journal, end, post
 from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.core.levels import BucketLevel
-from adaptive_rate_limiter.core.queue import Call, FairQueue, Funds
+from adaptive_rate_limiter.core.queue import Call, FairQueue
 from adaptive_rate_limiter.core.quota import (
     CONCURRENT_REQUESTS,
-    INPUT_TOKENS,
-    OUTPUT_TOKENS,
     REQUESTS,
     TOKENS,
     Cost,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 UNREAD = 0.05  # seconds for which headers say nothing new, where more than half of every limit is left
 RUSH = 0.01  # of a bucket: more than that on its way at once is a burst
-TOKEN_UNITS = (TOKENS, INPUT_TOKENS, OUTPUT_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ class Bucket:
         if (in_vain := verdicts.in_vain(self, call, now)) is not None:
             raise in_vain
         call.reason = self.wait.limit if self.wait is not None else None
-        call.size = self._size(call.cost)
+        call.size = size_of(call.cost)
         # A call that was refused before lets others carry the experiments, or its SDK runs out of tries.
         self.queue.push(call, now, last=self.untold and self.discovery.found and call.attempt > 1)
         self.tally.line_up(call, now)
@@ -156,9 +155,10 @@ class Bucket:
         """Everyone whose wait is over: `hold` or `error` is set. Sets `wake_at` for the next time."""
         done: list[Call] = []
         queue, ledger = self.queue, self.ledger
+        funds_at = partial(funds, ledger.gauges)
         self.wait, wake_at = None, self._expire(now, done)
         while queue.count:
-            call = queue.next(self._funds, now)
+            call = queue.next(funds_at, now)
             if call is None:
                 break
             wait = self._blocked(call, now)
@@ -260,31 +260,6 @@ class Bucket:
     def charge_like(self, charging: Charging) -> None:
         """Follow this provider's habit of charging from now on."""
         self.charging = charging
-
-    # Balance
-
-    def _size(self, cost: Cost) -> float:
-        return cost.get(TOKENS) or cost.get(INPUT_TOKENS, 0.0)
-
-    def _funds(self, now: float) -> Funds | None:
-        """Are tokens the fuller side, and what can they pay by the time that a request may be sent?"""
-        gauges = self._ledger.gauges
-        if len(gauges) < 2:  # noqa: PLR2004 - it takes two to be balanced
-            return None
-        requests = tokens = None
-        fullest = math.inf
-        for gauge in gauges:
-            part = gauge.available(now) / gauge.limit
-            if gauge.unit == REQUESTS:
-                if requests is None or part < requests[0]:
-                    requests = (part, gauge)
-            elif gauge.unit in TOKEN_UNITS and part < fullest:
-                fullest, tokens = part, gauge
-        if requests is None or tokens is None:
-            return None
-        slot = max(0.0, requests[1].ready_at(1.0, now) - now)
-        payable = min(tokens.capacity, tokens.available(now) + slot * tokens.rate)
-        return Funds(prefer_large=fullest >= requests[0], payable=payable)
 
     # What became of a call
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from adaptive_rate_limiter.core.balance import funds
 from adaptive_rate_limiter.core.contest import LETTERS
 from adaptive_rate_limiter.core.due import SOONEST, STEADY, TINY, due_at, is_idle
 from adaptive_rate_limiter.core.gauge import Gauge
@@ -117,7 +119,7 @@ class Lease:
 
     def _head(self, now: float) -> Cost:
         """What the next call takes."""
-        call = self.bucket.queue.next(self.bucket._funds, now)  # noqa: SLF001 - the bucket's own rule of who is next
+        call = self.bucket.queue.next(partial(funds, self.ledger.gauges), now)
         return {} if call is None else call.cost
 
     # What

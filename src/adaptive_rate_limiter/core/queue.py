@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, bisect_right, insort
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from adaptive_rate_limiter.core.hold import RESERVED
@@ -18,6 +17,7 @@ from adaptive_rate_limiter.core.hold import RESERVED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from adaptive_rate_limiter.core.balance import Funds
     from adaptive_rate_limiter.core.charging import Usage
     from adaptive_rate_limiter.core.discovery import Trial
     from adaptive_rate_limiter.core.hold import Hold
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 OVERTAKING = 16  # after so many went ahead of the oldest, the oldest is next
 LOOKAHEAD = 4096  # how many of the oldest are looked at for balance
 AGEING = 30.0  # seconds of waiting that outweigh one step of priority
-
-
-@dataclass(frozen=True, slots=True)
-class Funds:
-    """What balanced dispatch needs to know: is the token side the fuller one, and what can it pay?"""
-
-    prefer_large: bool
-    payable: float
 
 
 FundsAt: TypeAlias = "Callable[[float], Funds | None]"
