@@ -113,9 +113,10 @@ class LockedBucket:
 
     def settle(self, call: Call, usage: Usage) -> bool:
         """`Bucket.settle`, as a step if that is more than a note."""
-        with self._lock:
-            if end(call, usage, self.clock.now()):
-                return True
+        if call.noted:
+            with self._lock:
+                if end(call, usage, self.clock.now()):
+                    return True
         return self.step(Bucket.settle, call, usage)
 
     def look(self, view: Callable[[Bucket, float], Result]) -> Result:

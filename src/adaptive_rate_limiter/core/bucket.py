@@ -137,7 +137,7 @@ class Bucket:
             raise never
         if free:
             self._admit(call, now)
-            if self.keeps_journal and self._is_at_ease():
+            if now >= self.journal.shut_until and self._is_at_ease():
                 self.journal.open(self._ledger.spare(now), now)
         return free
 
@@ -202,7 +202,8 @@ class Bucket:
     def _is_at_ease(self) -> bool:
         """Nothing but what is left of the limits decides whether a call may go, and one call teaches little."""
         return (
-            not self.untold
+            self.keeps_journal
+            and not self.untold
             and self.concurrency.window == math.inf
             and not self.sizes.most
             and self.tally.paused is None

@@ -14,6 +14,10 @@ from typing import Any, NamedTuple
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Cost
 
 
+NUMBERS = frozenset({int, float})
+MOST = sys.float_info.max  # larger whole numbers cannot be counted with
+
+
 class Usage(NamedTuple):
     """What a finished call has used, in tokens; None where it is not known."""
 
@@ -24,7 +28,10 @@ class Usage(NamedTuple):
 
     def checked(self) -> Usage:
         """A provider's response may hold anything: what is no finite number of at least 0 is not known."""
-        return Usage(*map(_known, self))
+        for amount in self:
+            if amount is not None and not (type(amount) in NUMBERS and 0 <= amount <= MOST):
+                return Usage(*map(_known, self))
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def _known(amount: Any) -> float | None:
     if amount is None:
         return None
     if type(amount) is int:
-        return amount if 0 <= amount <= sys.float_info.max else None  # larger ones cannot be counted with
+        return amount if 0 <= amount <= MOST else None
     try:
         return float(amount) if 0 <= amount < math.inf else None
     except TypeError:

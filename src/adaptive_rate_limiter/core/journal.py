@@ -27,15 +27,19 @@ LONGEST = 0.05  # seconds that one is open: windows give back that much later wh
 class Journal:
     """Open, it admits calls of which as many as it can hold will not use up what is to spare."""
 
-    __slots__ = ("calls", "largest", "until")
+    __slots__ = ("calls", "largest", "shut_until", "until")
 
     def __init__(self) -> None:
         # With the time of their admission, in that order, after all that the ledger knows.
         self.calls: list[tuple[Call, float]] = []
         self.largest: dict[str, float] = {}  # by unit, the most that one call may take
         self.until = -math.inf  # open until then
+        self.shut_until = -math.inf  # too little was to spare: to ask again takes longer than is saved
 
     def open(self, spare: Cost, now: float) -> None:
+        if min(spare.values(), default=0.0) <= 0:
+            self.shut_until = now + LONGEST
+            return
         self.largest = {unit: amount / MOST for unit, amount in spare.items()}
         self.until = now + LONGEST
 
@@ -61,7 +65,7 @@ class Journal:
 
 
 def end(call: Call, usage: Usage, now: float) -> bool:
-    """Note that the call has ended. False if it is in no journal, or has ended before."""
+    """Note that the call has ended. False if it is not in a journal any more, or has ended before."""
     if call.hold is None and call.noted and call.end is None:
         call.end = usage, now
         return True
