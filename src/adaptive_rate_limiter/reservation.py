@@ -44,7 +44,7 @@ class Reservation:
     """
 
     __slots__ = (
-        "_limiter", "_resend", "_token", "_traced", "_unsent", "bucket", "call", "closed", "key", "refusal", "reply", "sends",
+        "_limiter", "_resend", "_token", "_unsent", "bucket", "call", "closed", "key", "refusal", "reply", "sends", "traced",
         "wait_reason", "waited",
     )  # fmt: skip
 
@@ -58,7 +58,7 @@ class Reservation:
         self.refusal: Refusal | None = None
         self.sends = 0
         self._unsent = True  # it was admitted, and its request is still to come
-        self._traced = False
+        self.traced = False
         self._resend = False  # a request was announced that has to be admitted first
         self.reply: Any = None  # the HTTP layer's last response, with `usage()`
         self.closed = False
@@ -162,19 +162,20 @@ class Reservation:
         """Requests sent in this context belong to this reservation."""
         current_reservation.set(self)
 
-    def begin_send(self, url: Url, credential: bytes | None, *, traced: bool = False) -> bool:
+    def begin_send(self, url: Url, credential: bytes | None, *, traceable: bool = False) -> bool:
         """Announce one attempt on the wire, and say whether it has to be admitted first (`readmit`).
 
-        If it is `traced`, `begin(written=True)` will say when it has left.
+        `traceable`: somebody could tell when it has left, by `begin(written=True)`; `traced` says if that is wanted.
         """
         self.sends += 1
-        self._traced = traced
         moved = self._limiter.routes.rehome(self, url, credential)
+        core, now = self.bucket.bucket, self._limiter.clock.now()
+        self.traced = traceable and core.times_matter(now)
         first, self._unsent = self._unsent, False
         if moved or not first or not self.call.reserved:
             self._resend = True
             return True
-        self.bucket.bucket.begin(self.call, self._limiter.clock.now(), traced=traced)
+        core.begin(self.call, now, traced=self.traced)
         return False
 
     def never_sent(self) -> None:
@@ -207,11 +208,7 @@ class Reservation:
 
     def begin(self, *, written: bool = False) -> None:
         """It is sent now, which may be some time after it was admitted; or it was just `written` to the wire."""
-        self.bucket.bucket.begin(self.call, self._limiter.clock.now(), written=written, traced=self._traced)
-
-    @property
-    def times_matter(self) -> bool:
-        return self.bucket.bucket.times_matter(self._limiter.clock.now())
+        self.bucket.bucket.begin(self.call, self._limiter.clock.now(), written=written, traced=self.traced)
 
     def now(self) -> float:
         return self._limiter.clock.now()

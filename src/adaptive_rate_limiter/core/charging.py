@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Cost
 
-
 NUMBERS = frozenset({int, float})
 MOST = sys.float_info.max  # larger whole numbers cannot be counted with
 

@@ -82,10 +82,11 @@ class Exchange:
     def begin(self, written: Callable[[Reservation], Any]) -> bool:
         """True if it has to be admitted before it is sent. `written` makes a trace of its way, see http/trace.py."""
         reservation, request = self.reservation, self.request
-        traced = reservation.times_matter and "trace" not in request.extensions
-        if traced:
+        traceable = "trace" not in request.extensions
+        waits = reservation.begin_send(request.url, self._credential, traceable=traceable)
+        if reservation.traced:
             request.extensions["trace"] = written(reservation)
-        return reservation.begin_send(request.url, self._credential, traced=traced)
+        return waits
 
     def last_refusal(self) -> Any:
         """The retry is not admitted: what the provider said to the last attempt is the answer to this one, too.
