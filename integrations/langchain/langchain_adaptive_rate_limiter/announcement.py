@@ -18,14 +18,15 @@ OUTPUT_BOUNDS = frozenset(
 )
 MODEL_NAMES = ("model_name", "model_id", "deployment_name", "azure_deployment")  # instead of "model"
 EXTRAS = frozenset({"tools", "functions", "response_format"})  # parts of the prompt that are no message
-SELDOM = OUTPUT_BOUNDS | EXTRAS  # told
+SELDOM_TOLD = OUTPUT_BOUNDS | EXTRAS
 FRAMES = 5  # between LangChain's call and ours, where another limiter has wrapped this one
 
+announced: ContextVar[dict[UUID, dict[str, Any]] | None] = ContextVar(
+    "langchain_adaptive_announced", default=None
+)
+"""What is known of the runs of this context that have started, and may ask for admission, by their ids.
 
-announced: ContextVar[Any] = ContextVar("langchain_adaptive_announced", default=None)
-"""What `describe` says of the runs of this context that have started, and may ask for admission, by their ids.
-
-None before the first. Shared with contexts copied from it.
+Shared with contexts copied from it.
 """
 
 
@@ -46,18 +47,18 @@ def withdraw(run_id: UUID) -> None:
 
 
 def claim() -> tuple[dict[str, Any], UUID | None, Any]:
-    """What was announced of the run on whose behalf `acquire` is called now, its id and its manager.
+    """The run on whose behalf our caller's `acquire` is called: what `describe` said of it, its id, its manager.
 
     LangChain does not tell its limiter for which run it asks, but its run manager is a variable of the caller.
-    Should a later version name it differently, the oldest run of this context that has not asked is taken.
-    Nothing, and None twice, for a call by hand.
+    Should a later version name it differently, the oldest run of this context that has not asked is taken, and
+    its manager is None. Id and manager are None, and nothing is said, for a call by hand.
     """
     frame = sys._getframe(2)  # noqa: SLF001 - who called our caller
     try:
         manager = frame.f_locals["run_manager"]
         run_id = manager.run_id
-        return announced.get().pop(run_id), run_id, manager
-    except (AttributeError, KeyError):
+        return announced.get().pop(run_id), run_id, manager  # type: ignore[union-attr]
+    except (AttributeError, KeyError):  # no such variable, no run, or none that was announced
         return _claim_from_afar(frame, announced.get() or {})
 
 
@@ -94,13 +95,13 @@ def describe(
             if tool_calls := message.__dict__.get("tool_calls"):  # only an AIMessage has them
                 prompt.append(tool_calls)
     model = params.get("model")
-    call = {
+    call: dict[str, Any] = {
         "model": str(model) if model else _model(params, metadata),
         "prompt": prompt,
         "route": (metadata.get("ls_provider"), *_bases(serialized)),
         "estimated": True,
     }
-    if not SELDOM.isdisjoint(params) or "ls_max_tokens" in metadata:
+    if not SELDOM_TOLD.isdisjoint(params) or "ls_max_tokens" in metadata:
         prompt.extend(map(params.get, EXTRAS.intersection(params)))
         call["max_tokens"] = _bound(params, metadata)
     return call

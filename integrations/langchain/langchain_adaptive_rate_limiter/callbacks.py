@@ -89,7 +89,7 @@ class RunObserver(ModelHandler):
         parent_run_id: UUID | None = None,
         metadata: dict[str, Any] | None = None,
         invocation_params: dict[str, Any] | None = None,
-        batch_size: int | None = 1,
+        batch_size: int = 1,
         **_: Any,
     ) -> None:
         if current_reservation.get() is not None:
@@ -105,15 +105,14 @@ class RunObserver(ModelHandler):
         if run_id is None:  # asked for by hand: nobody will say how it ended
             reservation.lapse()
             return
-        reservation.attach()
+        current_reservation.set(reservation)
         attached.set((run_id, reservation))
         if manager is None:
             self.keep(run_id, reservation)
             return
         AdmittedRun(reservation, manager)
-        handlers = (
-            manager.handlers.copy()
-        )  # the runs of one call share them; others may end without admission
+        # Shared by the runs of one call, of which others may end without admission.
+        handlers = manager.handlers.copy()
         if self in handlers:
             handlers.remove(self)
             manager.handlers = handlers

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def settle_result(reservation: Reservation, result: LLMResult) -> None:
     """End a call that was answered: with the usage that message or result tell, else a guess."""
     try:
-        usage = result.generations[0][0].message.usage_metadata  # type: ignore[attr-defined]
-    except (AttributeError, IndexError):  # other messages, or none
+        usage: Any = result.generations[0][0].message.usage_metadata  # type: ignore[union-attr]
+    except (AttributeError, IndexError):  # a completion, or a message that tells none
         usage = getattr(_message_of(result), "usage_metadata", None)
     if not reservation.sends:  # its SDK does not use httpx
         _observe_metadata(reservation, _message_of(result))
@@ -30,7 +30,7 @@ def settle_result(reservation: Reservation, result: LLMResult) -> None:
         input_tokens=usage.get("input_tokens"),
         output_tokens=usage.get("output_tokens"),
         tokens=usage.get("total_tokens"),
-        cached_tokens=details.get("cache_read") if details else None,
+        cached_tokens=details.get("cache_read") if details else 0.0,
     )
 
 
