@@ -53,7 +53,7 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
             return self._try_acquire(call, run_id, manager)
         reservation = self.limiter.acquire(**call)
         self._observer.follow(run_id, reservation, manager)
-        if reservation.waited >= LEAST_WAIT and (event := _wait_event(reservation, manager)):
+        if reservation.waited and (event := _wait_event(reservation, manager)):
             handle_event(*event[0], **event[1])
         return True
 
@@ -63,7 +63,7 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
             return self._try_acquire(call, run_id, manager)
         reservation = await self.limiter.aacquire(**call)
         self._observer.follow(run_id, reservation, manager)
-        if reservation.waited >= LEAST_WAIT and (event := _wait_event(reservation, manager)):
+        if reservation.waited and (event := _wait_event(reservation, manager)):
             await ahandle_event(*event[0], **event[1])
         return True
 
@@ -78,7 +78,7 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
 
 def _wait_event(reservation: Reservation, manager: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     handlers = getattr(manager, "handlers", None)
-    if not handlers:
+    if not handlers or reservation.waited < LEAST_WAIT:
         return None
     data = {
         "waited": reservation.waited,
