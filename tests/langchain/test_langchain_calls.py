@@ -4,14 +4,22 @@ import asyncio
 import time
 
 import pytest
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 from langchain_openai import AzureChatOpenAI
 
-# LangChain sums up the usage of several prompts, and stumbles over a field that is None.
-pytestmark = pytest.mark.filterwarnings("ignore:Unexpected type for token usage:UserWarning")
+# LangChain sums up the usage of several prompts, and stumbles over a field that is None. Its events v3 are in beta.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Unexpected type for token usage:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*is in beta"),
+]
 
 PROMPTS = [[HumanMessage(text)] for text in ("a", "bb" * 9, "c" * 99)]
 CALM = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
+
+needs_v3 = pytest.mark.skipif(
+    not hasattr(BaseChatModel, "_chat_model_stream_v3"), reason="this LangChain has no version v3 of events"
+)
 
 
 async def _collect(stream):
@@ -58,6 +66,21 @@ async def test_each_async_form_is_counted_as_the_provider_counts_it(form, lab, a
     calls, run = ASYNC[form]
     await run(lab.chat(emulator, async_client, limiter))
     _same_books(emulator, left, calls)
+
+
+@needs_v3
+def test_a_stream_of_protocol_events_is_counted_as_the_provider_counts_it(lab, client, limiter, left):
+    emulator = lab.provider(**CALM)
+    assert list(lab.chat(emulator, client, limiter).stream_events("hello", version="v3"))
+    _same_books(emulator, left, 1)
+
+
+@needs_v3
+async def test_so_is_an_async_one(lab, async_client, limiter, left):
+    emulator = lab.provider(**CALM)
+    llm = lab.chat(emulator, async_client, limiter)
+    assert await _collect(await llm.astream_events("hello", version="v3"))
+    _same_books(emulator, left, 1)
 
 
 def test_a_batch_waits_and_none_is_refused(lab, client, limiter):

@@ -2,6 +2,9 @@
 
 import asyncio
 import gc
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.rate_limiters import BaseRateLimiter
 from pydantic import Field
 from tests.garbage import collect
 
@@ -79,6 +83,14 @@ def test_only_the_users_handlers_hear_of_a_run_while_its_model_answers(form, lim
         _run(model, form, {"callbacks": [watching]})
     assert model.heard_by == [[watching], [watching]]
     assert watching.ends == ["hello", "hello"]
+    assert (_bucket(limiter).admitted, _bucket(limiter).in_flight) == (2, 0)
+
+
+def test_nor_of_one_of_several_runs_of_one_call(limiter):
+    model = Scripted(answers=[ANSWER, ANSWER], rate_limiter=limiter)
+    watching = Watching()
+    model.generate([[HumanMessage("first")], [HumanMessage("second")]], callbacks=[watching])
+    assert model.heard_by == [[watching], [watching]]
     assert (_bucket(limiter).admitted, _bucket(limiter).in_flight) == (2, 0)
 
 
@@ -185,6 +197,27 @@ def test_where_no_run_manager_is_found_our_handler_stays_and_hears_the_end(faile
         manager.on_llm_end(LLMResult(generations=[[ChatGeneration(message=ANSWER)]]))
     assert (_bucket(limiter).in_flight, _bucket(limiter).refused) == (0, int(failed))
     assert hasattr(error, "__notes__") == failed
+
+
+@pytest.mark.parametrize("form", ["invoke", "ainvoke"])
+def test_a_limiter_that_another_one_asks_from_its_own_thread_knows_the_run(form, limiter):
+    """No caller of it there has the run manager."""
+    model = Scripted(answers=[ANSWER], rate_limiter=Elsewhere(limiter))
+    assert _run(model, form).content == "hello"
+    assert (_bucket(limiter).bucket_id, _bucket(limiter).admitted) == ("default/scripted", 1)
+    assert _bucket(limiter).in_flight == 0
+
+
+class Elsewhere(BaseRateLimiter):
+    def __init__(self, limiter):
+        self._limiter = limiter
+
+    def acquire(self, *, blocking=True):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(copy_context().run, partial(self._limiter.acquire, blocking=blocking)).result()
+
+    async def aacquire(self, *, blocking=True):
+        return await asyncio.to_thread(self._limiter.acquire, blocking=blocking)
 
 
 def test_whoever_may_not_wait_may_ask_again_for_the_same_run():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,12 +12,11 @@ from langchain_core.tracers.context import register_configure_hook
 
 from adaptive_rate_limiter.adapters import limiter_from, note_refusal
 from adaptive_rate_limiter.reservation import current_reservation
-from langchain_adaptive_rate_limiter.announcement import Announcement, announce, describe, withdraw
+from langchain_adaptive_rate_limiter.announcement import announce_again, announced, describe, withdraw
 from langchain_adaptive_rate_limiter.responses import settle_error, settle_result
-from langchain_adaptive_rate_limiter.runs import AdmittedRun, current_task
+from langchain_adaptive_rate_limiter.runs import AdmittedRun
 
 if TYPE_CHECKING:
-    import asyncio
     from uuid import UUID
 
     from langchain_core.messages import BaseMessage
@@ -44,7 +44,8 @@ class ModelHandler(BaseCallbackHandler):
 
     def keep(self, run_id: UUID, reservation: Reservation) -> None:
         """Remember what the run has reserved, until its end; or that of its task, if that is cancelled."""
-        task = current_task()
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; does not raise where there is none
+        task = None if loop is None else asyncio.current_task(loop)
         if task is not None:
             task.add_done_callback(self._task_ended)
         self._runs[run_id] = _Kept(reservation, task)
@@ -80,23 +81,41 @@ class RunObserver(ModelHandler):
     """Announces each run to the `acquire` that follows. One instance serves the process."""
 
     def on_chat_model_start(
-        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        invocation_params: dict[str, Any] | None = None,
+        batch_size: int = 1,
+        **_: Any,
     ) -> None:
-        _step_aside(options.get("parent_run_id"))
-        announce(Announcement(run_id, serialized, messages, options))
+        if current_reservation.get() is not None:
+            _step_aside(parent_run_id)
+        call = describe(serialized, messages, invocation_params or {}, metadata or {})
+        if batch_size == 1:  # the `acquire` that follows is this run's
+            announced.set({run_id: call})
+        else:
+            announce_again(run_id, call)
 
-    def follow(self, announcement: Announcement, reservation: Reservation, manager: Any) -> None:
+    def follow(self, run_id: UUID | None, reservation: Reservation, manager: Any) -> None:
         """End what was reserved for the run when that ends, as its manager tells, else as a handler hears."""
-        reservation.attach()
-        attached.set((announcement.run_id, reservation))
+        if run_id is None:  # asked for by hand: nobody will say how it ended
+            reservation.lapse()
+            return
+        current_reservation.set(reservation)
+        attached.set((run_id, reservation))
         if manager is None:
-            self.keep(announcement.run_id, reservation)
+            self.keep(run_id, reservation)
             return
         AdmittedRun(reservation, manager)
         # Shared by the runs of one call, of which others may end without admission.
-        handlers = manager.handlers
-        if announcement.alone and self in handlers:
+        handlers = manager.handlers.copy()
+        if self in handlers:
             handlers.remove(self)
+            manager.handlers = handlers
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
         kept = self._runs.get(run_id)
@@ -133,7 +152,7 @@ def observe_runs() -> RunObserver:
     global _registered  # noqa: PLW0603 - LangChain's hooks are process-wide, and cannot be taken back
     if not _registered:
         _registered = True
-        register_configure_hook(_observed, inheritable=True)
+        register_configure_hook(_observed, inheritable=False)  # every run gets it from here
     return _observer
 
 
@@ -151,13 +170,21 @@ class AdaptiveCallbackHandler(ModelHandler):
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **options: Any
     ) -> None:
-        self._record(Announcement(run_id, serialized, messages, options))
+        self._record(run_id, serialized, messages, options)
 
     def on_llm_start(
         self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **options: Any
     ) -> None:
         messages: list[list[BaseMessage]] = [[HumanMessage(prompt) for prompt in prompts]]
-        self._record(Announcement(run_id, serialized, messages, options))
+        self._record(run_id, serialized, messages, options)
 
-    def _record(self, seen: Announcement) -> None:
-        self.keep(seen.run_id, self.limiter.record(**describe(seen)))
+    def _record(
+        self,
+        run_id: UUID,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        options: dict[str, Any],
+    ) -> None:
+        params, metadata = options.get("invocation_params") or {}, options.get("metadata") or {}
+        call = describe(serialized, messages, params, metadata)
+        self.keep(run_id, self.limiter.record(**call))

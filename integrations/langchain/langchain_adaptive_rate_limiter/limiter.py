@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.rate_limiters import BaseRateLimiter
@@ -12,8 +11,11 @@ from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
 from adaptive_rate_limiter.adapters import limiter_from
 from adaptive_rate_limiter.http import observe_http as start_observation
 from adaptive_rate_limiter.views import Shown
-from langchain_adaptive_rate_limiter.announcement import Announcement, announce_again, claim, describe
+from langchain_adaptive_rate_limiter.announcement import announce_again, claim
 from langchain_adaptive_rate_limiter.callbacks import observe_runs
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = ["AdaptiveLimiter"]
 
@@ -46,45 +48,37 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
 
     def acquire(self, *, blocking: bool = True) -> bool:
         """Wait until the announced call may be sent. With `blocking=False`: True only if it may go now."""
-        announcement, manager = claim(sys._getframe(1))  # noqa: SLF001 - LangChain's, which has the run manager
-        call = describe(announcement) if announcement else {}
-        limiter = self.limiter
-        reservation = limiter.acquire(**call) if blocking else limiter.try_acquire(**call)
-        if reservation is None:
-            _later(announcement)
-            return False
-        event = self._admitted(announcement, reservation, manager)
-        if event is not None:
+        call, run_id, manager = claim()
+        if not blocking:
+            return self._try_acquire(call, run_id, manager)
+        reservation = self.limiter.acquire(**call)
+        self._observer.follow(run_id, reservation, manager)
+        if reservation.waited and (event := _wait_event(reservation, manager)):
             handle_event(*event[0], **event[1])
         return True
 
     async def aacquire(self, *, blocking: bool = True) -> bool:
-        announcement, manager = claim(sys._getframe(1))  # noqa: SLF001 - LangChain's, which has the run manager
-        call = describe(announcement) if announcement else {}
-        limiter = self.limiter
-        reservation = await limiter.aacquire(**call) if blocking else limiter.try_acquire(**call)
-        if reservation is None:
-            _later(announcement)
-            return False
-        event = self._admitted(announcement, reservation, manager)
-        if event is not None:
+        call, run_id, manager = claim()
+        if not blocking:
+            return self._try_acquire(call, run_id, manager)
+        reservation = await self.limiter.aacquire(**call)
+        self._observer.follow(run_id, reservation, manager)
+        if reservation.waited and (event := _wait_event(reservation, manager)):
             await ahandle_event(*event[0], **event[1])
         return True
 
-    def _admitted(
-        self, announcement: Announcement | None, reservation: Reservation, manager: Any
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Tie the reservation to its run; what to tell the run's handlers if it waited."""
-        if announcement is None:  # asked for by hand: nobody will say how it ended
-            reservation.lapse()
-            return None
-        self._observer.follow(announcement, reservation, manager)
-        return None if reservation.waited < LEAST_WAIT else _wait_event(reservation, manager)
+    def _try_acquire(self, call: dict[str, Any], run_id: UUID | None, manager: Any) -> bool:
+        reservation = self.limiter.try_acquire(**call)
+        if reservation is not None:
+            self._observer.follow(run_id, reservation, manager)
+        elif run_id is not None:  # whoever asked may ask again
+            announce_again(run_id, call)
+        return reservation is not None
 
 
 def _wait_event(reservation: Reservation, manager: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     handlers = getattr(manager, "handlers", None)
-    if not handlers:
+    if not handlers or reservation.waited < LEAST_WAIT:
         return None
     data = {
         "waited": reservation.waited,
@@ -97,9 +91,3 @@ def _wait_event(reservation: Reservation, manager: Any) -> tuple[tuple[Any, ...]
 
 def _restored(limiter: Limiter, observe_http: bool) -> AdaptiveLimiter:
     return AdaptiveLimiter(limiter, observe_http=observe_http)
-
-
-def _later(announcement: Announcement | None) -> None:
-    """Not admitted now: whoever asked may ask again."""
-    if announcement is not None:
-        announce_again(announcement)

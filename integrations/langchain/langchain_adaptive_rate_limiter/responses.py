@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.adapters import guessed_usage, learn_refusal
 from adaptive_rate_limiter.answers import answer_of, usage_of_result
@@ -16,14 +16,28 @@ if TYPE_CHECKING:
 
 def settle_result(reservation: Reservation, result: LLMResult) -> None:
     """End a call that was answered: with the usage that message or result tell, else a guess."""
-    message = _message_of(result)
-    if message is not None and not reservation.sends:  # its SDK does not use httpx
+    try:
+        usage: Any = result.generations[0][0].message.usage_metadata  # type: ignore[union-attr]
+    except (AttributeError, IndexError):  # a completion, or a message that tells none
+        usage = getattr(_message_of(result), "usage_metadata", None)
+    if not reservation.sends:  # its SDK does not use httpx
+        _observe_metadata(reservation, _message_of(result))
+    if not usage:
+        reservation.settle(**(_usage_of_output(result) or guessed_usage(reservation, _said(result))))
+        return
+    details = usage.get("input_token_details")
+    reservation.settle(
+        input_tokens=usage.get("input_tokens"),
+        output_tokens=usage.get("output_tokens"),
+        tokens=usage.get("total_tokens"),
+        cached_tokens=details.get("cache_read") if details else 0.0,
+    )
+
+
+def _observe_metadata(reservation: Reservation, message: BaseMessage | None) -> None:
+    if message is not None:
         answer = answer_of(message.response_metadata)
         reservation.observe(200, None if answer is None else answer.headers)
-    usage = (
-        _usage_of_message(message) or _usage_of_output(result) or guessed_usage(reservation, _said(result))
-    )
-    reservation.settle(**usage)
 
 
 def settle_error(reservation: Reservation, error: BaseException) -> None:
@@ -32,27 +46,13 @@ def settle_error(reservation: Reservation, error: BaseException) -> None:
     reservation.lapse()
 
 
-def _message_of(result: LLMResult) -> BaseMessage | None:
+def _message_of(result: LLMResult) -> Any:
     for generations in result.generations:
         for generation in generations:
-            message: BaseMessage | None = getattr(generation, "message", None)  # a completion's has none
+            message = getattr(generation, "message", None)  # a completion's has none
             if message is not None:
                 return message
     return None
-
-
-def _usage_of_message(message: BaseMessage | None) -> dict[str, float] | None:
-    """The standard usage of a message."""
-    usage = getattr(message, "usage_metadata", None)
-    if not usage:
-        return None
-    details = usage.get("input_token_details") or {}
-    return {
-        "input_tokens": usage.get("input_tokens"),
-        "output_tokens": usage.get("output_tokens"),
-        "tokens": usage.get("total_tokens"),
-        "cached_tokens": details.get("cache_read") or 0.0,
-    }
 
 
 def _usage_of_output(result: LLMResult) -> dict[str, float] | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from adaptive_rate_limiter.adapters import note_refusal
 from langchain_adaptive_rate_limiter.responses import settle_error, settle_result
@@ -29,51 +29,45 @@ class AdmittedRun:
     a stream that nobody reads on; the end of the task does, or that of the run manager, which alone holds this.
     """
 
-    __slots__ = ("_manager", "_on_cancel", "_reservation", "_task")
+    _task: asyncio.Task[Any] | None = None
 
     def __init__(self, reservation: Reservation, manager: Any) -> None:
-        self._reservation: Reservation | None = reservation
-        self._manager: Callable[[], Any] = weakref.ref(manager)
+        self._reservation = reservation
+        self._manager: Callable[[], Any] = ref(manager)
         manager.on_llm_end = self.on_llm_end
         manager.on_llm_error = self.on_llm_error
-        self._task = task = current_task()
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented; does not raise where there is none
+            self._watch(asyncio.current_task())
+
+    def _watch(self, task: asyncio.Task[Any] | None) -> None:
         if task is not None:
-            self._on_cancel = partial(_lapse_if_cancelled, reservation)
+            self._task = task
+            self._on_cancel = partial(_lapse_if_cancelled, self._reservation)
             task.add_done_callback(self._on_cancel)
 
     def on_llm_end(self, response: LLMResult, **options: Any) -> Any:
-        self._end(settle_result, response)
-        manager = self._manager()
-        return type(manager).on_llm_end(manager, response, **options)
+        return self._end(settle_result, response).on_llm_end(response, **options)
 
     def on_llm_error(self, error: BaseException, **options: Any) -> Any:
-        self._end(_settle_and_note, error)
-        manager = self._manager()
-        return type(manager).on_llm_error(manager, error, **options)
+        return self._end(_settle_and_note, error).on_llm_error(error, **options)
 
-    def _end(self, settle: Callable[[Reservation, Any], None], told: Any) -> None:
-        reservation, self._reservation = self._reservation, None
-        if reservation is None:
-            return
-        # A failed task would refer to itself, by its error's traceback.
-        task, self._task = self._task, None
-        if task is not None:
-            task.remove_done_callback(self._on_cancel)
+    def _end(self, settle: Callable[[Reservation, Any], None], told: Any) -> Any:
+        """The manager, which from now on tells nothing here any more."""
+        manager, reservation = self._manager(), self._reservation
+        del manager.on_llm_end, manager.on_llm_error
+        if self._task is not None:
+            self._task.remove_done_callback(self._on_cancel)
         reservation.reply = None
         try:
             settle(reservation, told)
         except Exception:  # as LangChain does with those of its handlers
             logger.warning("the end of a run could not be read", exc_info=True)
             reservation.lapse()
+        return manager
 
     def __del__(self) -> None:
-        if self._reservation is not None:
+        if not self._reservation.closed:
             self._reservation.abandon()
-
-
-def current_task() -> asyncio.Task[Any] | None:
-    loop = asyncio._get_running_loop()  # noqa: SLF001 - documented, and it does not raise where there is none
-    return None if loop is None else asyncio.current_task(loop)
 
 
 def _settle_and_note(reservation: Reservation, error: BaseException) -> None:
