@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter import Reservation
 
 
-OPENAI_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
-EMPTY: dict[str, Any] = {}
-
-
 def settle_answer(reservation: Reservation, answer: Any) -> None:
     """End a call that was answered: with the usage on the wire, else that of the response, else a guess."""
     raw = getattr(answer, "raw", None)
@@ -35,12 +31,16 @@ def settle_answer(reservation: Reservation, answer: Any) -> None:
     reservation.settle(**usage)
 
 
-def settle_vectors(reservation: Reservation) -> None:
+def settle_vectors(reservation: Reservation, _vectors: Any = None) -> None:
     """End a batch of texts that was embedded: what was counted is the usage, unless the wire told better."""
+    reply = reservation.reply
+    usage = None if reply is None else reply.usage()
+    if usage:
+        reservation.settle(**usage)
+        return
     if not reservation.sends:
         reservation.observe(200)
-    usage = _on_the_wire(reservation)
-    reservation.settle(**usage) if usage else reservation.settle(tokens=reservation.call.cost.get(TOKENS))
+    reservation.settle(tokens=reservation.call.cost.get(TOKENS))
 
 
 def _read_already(reservation: Reservation, raw: Any) -> dict[str, float] | None:
@@ -51,11 +51,12 @@ def _read_already(reservation: Reservation, raw: Any) -> dict[str, float] | None
     reply = reservation.reply
     if reply is None or reply.reader is not None:
         return None
-    usage = getattr(getattr(raw, "__dict__", EMPTY).get("usage"), "__dict__", EMPTY)
-    read, answered, total = map(usage.get, OPENAI_USAGE)
-    if type(read) is type(answered) is type(total) is int:
-        return {"input_tokens": read, "output_tokens": answered, "tokens": total}
-    return None
+    try:
+        usage = raw.__dict__["usage"].__dict__
+        read, answered, total = usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
+    except (AttributeError, KeyError):
+        return None
+    return {"input_tokens": read, "output_tokens": answered, "tokens": total} if type(total) is int else None
 
 
 def _on_the_wire(reservation: Reservation) -> dict[str, float] | None:
