@@ -86,9 +86,8 @@ def describe_llm(llm: Any, prompt: list[Any], options: Mapping[str, Any]) -> dic
     call = {**told_by(llm), "prompt": prompt}
     if call["model"] is None:
         call["model"] = _model_elsewhere(llm)
-    more = llm.__dict__.get("additional_kwargs")
-    if options or more:
-        _override(call, options, more or {})
+    if options or llm.__dict__.get("additional_kwargs"):
+        _override(call, options, llm.__dict__.get("additional_kwargs") or {})
     return call
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
@@ -16,19 +17,27 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter import Reservation
 
 
+OPENAI_USAGE = itemgetter("prompt_tokens", "completion_tokens", "total_tokens")
+
+
 def settle_answer(reservation: Reservation, answer: Any) -> None:
     """End a call that was answered: with the usage on the wire, else that of the response, else a guess."""
     raw = getattr(answer, "raw", None)
+    usage = _read_already(reservation, raw)
+    if usage is None:
+        usage = _usage_of(reservation, answer, raw)
+    reservation.settle(**usage)
+
+
+def _usage_of(reservation: Reservation, answer: Any, raw: Any) -> dict[str, float]:
     if not reservation.sends:  # its SDK does not use httpx
         reservation.observe(*(answer_of(raw) or (200,)))
-    usage = (
-        _read_already(reservation, raw)
-        or _on_the_wire(reservation)
+    return (
+        _on_the_wire(reservation)
         or usage_of_result(raw)
         or _counted(answer)
         or guessed_usage(reservation, _said(answer))
     )
-    reservation.settle(**usage)
 
 
 def settle_vectors(reservation: Reservation, _vectors: Any = None) -> None:
@@ -52,8 +61,7 @@ def _read_already(reservation: Reservation, raw: Any) -> dict[str, float] | None
     if reply is None or reply.reader is not None:
         return None
     try:
-        usage = raw.__dict__["usage"].__dict__
-        read, answered, total = usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
+        read, answered, total = OPENAI_USAGE(raw.__dict__["usage"].__dict__)
     except (AttributeError, KeyError):
         return None
     return {"input_tokens": read, "output_tokens": answered, "tokens": total} if type(total) is int else None
