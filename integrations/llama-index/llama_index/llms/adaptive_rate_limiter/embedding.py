@@ -73,19 +73,19 @@ class AdaptiveEmbedding(BaseEmbedding):
 
     def _get_query_embedding(self, query: str) -> Vector:
         send = partial(self.embed_model._get_query_embedding, query)
-        return self._attempts(self._tokens(query)).call(send, settle_vectors)
+        return self._attempts(query).call(send, settle_vectors)
 
     async def _aget_query_embedding(self, query: str) -> Vector:
         send = partial(self.embed_model._aget_query_embedding, query)
-        return await self._attempts(self._tokens(query)).acall(send, settle_vectors)
+        return await self._attempts(query).acall(send, settle_vectors)
 
     def _get_text_embedding(self, text: str) -> Vector:
         send = partial(self.embed_model._get_text_embedding, text)
-        return self._attempts(self._tokens(text)).call(send, settle_vectors)
+        return self._attempts(text).call(send, settle_vectors)
 
     async def _aget_text_embedding(self, text: str) -> Vector:
         send = partial(self.embed_model._aget_text_embedding, text)
-        return await self._attempts(self._tokens(text)).acall(send, settle_vectors)
+        return await self._attempts(text).acall(send, settle_vectors)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Vector]:
         if type(self.embed_model)._get_text_embeddings is BaseEmbedding._get_text_embeddings:
@@ -93,7 +93,7 @@ class AdaptiveEmbedding(BaseEmbedding):
         vectors: list[Vector] = []
         batches = _Batches(self, texts)
         for batch, tokens in batches:
-            attempts = self._attempts(tokens)
+            attempts = Attempts(self.limiter, describe_texts(self.embed_model, tokens))
             try:
                 send = partial(self.embed_model._get_text_embeddings, batch)
                 vectors += attempts.call(send, settle_vectors)
@@ -107,7 +107,7 @@ class AdaptiveEmbedding(BaseEmbedding):
         vectors: list[Vector] = []
         batches = _Batches(self, texts)
         for batch, tokens in batches:
-            attempts = self._attempts(tokens)
+            attempts = Attempts(self.limiter, describe_texts(self.embed_model, tokens))
             try:
                 send = partial(self.embed_model._aget_text_embeddings, batch)
                 vectors += await attempts.acall(send, settle_vectors)
@@ -115,11 +115,9 @@ class AdaptiveEmbedding(BaseEmbedding):
                 batches.split(batch, attempts, error)
         return vectors
 
-    def _attempts(self, tokens: float) -> Attempts:
+    def _attempts(self, text: str) -> Attempts:
+        tokens = text_tokens(text, self.model_name)
         return Attempts(self.limiter, describe_texts(self.embed_model, tokens))
-
-    def _tokens(self, text: str) -> float:
-        return text_tokens(text, self.model_name)
 
 
 # LlamaIndex makes a span of each of these. The public methods and the wrapped model have theirs: a third, between
@@ -151,7 +149,7 @@ class _Batches:
         most = self._embedding.limiter.largest(model_of(self._embedding.embed_model))
         total = 0.0
         for count, text in enumerate(texts):
-            tokens = self._embedding._tokens(text)
+            tokens = text_tokens(text, self._embedding.model_name)
             if count and total + tokens > most:
                 return count, total
             total += tokens

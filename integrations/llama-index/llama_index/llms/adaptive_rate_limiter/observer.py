@@ -39,8 +39,8 @@ class SpanObserver(BaseSpanHandler[Any]):
         return "AdaptiveSpanObserver"
 
     span_enter = staticmethod(spans.enter)  # type: ignore[assignment]
-    span_exit = staticmethod(spans.leave)  # type: ignore[assignment]
-    span_drop = staticmethod(spans.drop)  # type: ignore[assignment]
+    span_exit = staticmethod(spans.leave)
+    span_drop = staticmethod(spans.drop)
 
     def new_span(self, *_: Any, **__: Any) -> None:
         """None: it keeps no spans of its own."""

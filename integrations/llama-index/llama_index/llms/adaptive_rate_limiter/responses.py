@@ -22,14 +22,11 @@ OPENAI_USAGE = itemgetter("prompt_tokens", "completion_tokens", "total_tokens")
 
 def settle_answer(reservation: Reservation, answer: Any) -> None:
     """End a call that was answered: with the usage on the wire, else that of the response, else a guess."""
+    reservation.settle(**(_read_already(reservation, answer) or _usage_of(reservation, answer)))
+
+
+def _usage_of(reservation: Reservation, answer: Any) -> dict[str, float]:
     raw = getattr(answer, "raw", None)
-    usage = _read_already(reservation, raw)
-    if usage is None:
-        usage = _usage_of(reservation, answer, raw)
-    reservation.settle(**usage)
-
-
-def _usage_of(reservation: Reservation, answer: Any, raw: Any) -> dict[str, float]:
     if not reservation.sends:  # its SDK does not use httpx
         reservation.observe(*(answer_of(raw) or (200,)))
     return (
@@ -52,7 +49,7 @@ def settle_vectors(reservation: Reservation, _vectors: Any = None) -> None:
     reservation.settle(tokens=reservation.call.cost.get(TOKENS))
 
 
-def _read_already(reservation: Reservation, raw: Any) -> dict[str, float] | None:
+def _read_already(reservation: Reservation, answer: Any) -> dict[str, float] | None:
     """What OpenAI's SDK, and those made like it, have read of the last response, if that was no stream.
 
     It takes a third of the time that reading its body again would.
@@ -61,7 +58,7 @@ def _read_already(reservation: Reservation, raw: Any) -> dict[str, float] | None
     if reply is None or reply.reader is not None:
         return None
     try:
-        read, answered, total = OPENAI_USAGE(raw.__dict__["usage"].__dict__)
+        read, answered, total = OPENAI_USAGE(answer.raw.__dict__["usage"].__dict__)
     except (AttributeError, KeyError):
         return None
     return {"input_tokens": read, "output_tokens": answered, "tokens": total} if type(total) is int else None

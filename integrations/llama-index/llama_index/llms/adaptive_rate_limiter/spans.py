@@ -93,8 +93,9 @@ class Spans:
         kind = _call_of(instance.__class__)
         if kind is None or (kind is TextBatches and "._" in id_ and parent_id in self._open):
             return  # no model, or a part of what one does already
-        aside = None if attached.get() is None else self._step_aside()
-        self._open[id_] = call = kind(id_, instance, aside)
+        current = attached.get()
+        call: Any = kind(id_, instance, None if current is None else self._step_aside(current))
+        self._open[id_] = call
         if kind is TextBatches and "._" not in id_:
             call.announce(bound_args.arguments)
 
@@ -123,12 +124,9 @@ class Spans:
         self.end(id_, fail, err or RuntimeError())
         self.leave(id_)
 
-    def _step_aside(self) -> Admitted | None:
+    def _step_aside(self, current: Admitted) -> Admitted | None:
         """A call begins between the opening of a stream and its end: what it sends is not the stream's."""
-        current = attached.get()
-        if current is None or current.span_id in self._open:
-            return None
-        if current_reservation.get() is not current.reservation:
+        if current.span_id in self._open or current_reservation.get() is not current.reservation:
             return None
         current_reservation.set(None)
         return current
@@ -150,12 +148,12 @@ class Spans:
         current_reservation.set(reservation)
         return admitted
 
-    def end(self, span_id: str | None, settle: Callable[..., None], *told: Any) -> None:
+    def end(self, span_id: str | None, settle: Callable[[Reservation, Any], None], told: Any = None) -> None:
         """`settle` what was reserved for the span, with what was `told` of its end."""
         for admitted in self._admitted.pop(span_id, ()):
             if attached.get() is admitted:
                 attached.set(None) if admitted.before is None else _attach(admitted.before)
-            settle(admitted.reservation, *told)
+            settle(admitted.reservation, told)
 
     def _opened_stream(self, span_id: str, result: Any) -> None:
         if _is_stream(result.__class__):
