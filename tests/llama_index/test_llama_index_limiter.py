@@ -304,7 +304,8 @@ def test_usage_is_read_where_providers_put_it(told, tokens):
 
 @pytest.mark.parametrize("through", ["AdaptiveLLM", "rate_limiter"])
 def test_usage_that_the_sdk_read_but_is_no_number_is_read_from_the_reply(through):
-    usage = {"prompt_tokens": 70, "completion_tokens": 7, "total_tokens": None}
+    unread = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"))
+    usage = unread | {"input_tokens": 70, "output_tokens": 7}
     message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x"}}
     reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": [message]}
     limiter = Limiter(quotas={"tokens": 1000})
