@@ -88,7 +88,13 @@ class Spans:
     # What LlamaIndex tells, in its own names
 
     def enter(
-        self, id_: str, bound_args: Any, instance: Any = None, parent_id: str | None = None, **_: Any
+        self,
+        id_: str,
+        bound_args: Any,
+        instance: Any = None,
+        parent_id: str | None = None,
+        *_: Any,
+        **__: Any,
     ) -> None:
         kind = _call_of(instance.__class__)
         if kind is None or (kind is TextBatches and "._" in id_ and parent_id in self._open):
