@@ -38,7 +38,7 @@ class SpanObserver(BaseSpanHandler[Any]):
     def class_name(cls) -> str:
         return "AdaptiveSpanObserver"
 
-    span_enter = staticmethod(spans.enter)  # type: ignore[assignment]
+    span_enter = staticmethod(spans.enter)
     span_exit = staticmethod(spans.leave)
     span_drop = staticmethod(spans.drop)
 
