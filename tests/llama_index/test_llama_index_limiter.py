@@ -8,9 +8,12 @@ import httpx
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata
 from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.events.llm import LLMChatStartEvent
 from llama_index.core.llms import LLM, CustomLLM, MockLLM
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.prompts import PromptTemplate
+from llama_index.llms.openai import OpenAI
 from pydantic import BaseModel
 
 from adaptive_rate_limiter import ConfigurationError, Limiter
@@ -211,6 +214,36 @@ def test_an_llm_without_limiter_is_not_taken_for_the_next_acquire(limiter):
     assert [bucket.bucket_id for bucket in limiter.snapshot().buckets] == ["default/*"]
 
 
+class ToldTwice(MockLLM):
+    """Tells of its call twice, within one span."""
+
+    @llm_chat_callback()
+    def chat(self, messages, **kwargs):
+        return self._answer(messages)
+
+    @llm_chat_callback()
+    def _answer(self, messages, **kwargs):
+        return ChatResponse(message=ChatMessage(role="assistant", content="x"))
+
+
+def test_a_call_that_was_told_twice_stayed_announced(limiter):
+    adaptive = AdaptiveLimiter(limiter)
+    ToldTwice().chat(_said())
+    adaptive.acquire()
+    assert [bucket.bucket_id for bucket in limiter.snapshot().buckets] == ["default/*"]
+
+
+def test_a_call_that_has_no_span_is_sized_by_its_event(limiter):
+    said = {"messages": _said(), "additional_kwargs": {}, "span_id": None}
+    adaptive = AdaptiveLimiter(limiter)
+    for model in ("never-admitted", "m"):
+        get_dispatcher().event(LLMChatStartEvent(model_dict={"model_name": model}, **said))
+    adaptive.acquire()
+    adaptive.acquire()
+    buckets = [(bucket.bucket_id, bucket.in_flight) for bucket in limiter.snapshot().buckets]
+    assert buckets == [("default/m", 0), ("default/*", 0)]
+
+
 async def test_acquire_by_hand_counts_what_it_is_told():
     limiter = AdaptiveLimiter(quotas={"requests": 5, "tokens": 1000})
     limiter.acquire()
@@ -267,6 +300,26 @@ def test_usage_is_read_where_providers_put_it(told, tokens):
     llm.chat(_said("word" * 100))
     (bucket,) = limiter.limiter.snapshot().buckets
     assert 1000 - bucket.limits[0].remaining == pytest.approx(tokens, abs=2)
+
+
+@pytest.mark.parametrize("through", ["AdaptiveLLM", "rate_limiter"])
+def test_usage_that_the_sdk_read_but_is_no_number_is_read_from_the_reply(through):
+    unread = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"))
+    usage = unread | {"input_tokens": 70, "output_tokens": 7}
+    message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x"}}
+    reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": [message]}
+    limiter = Limiter(quotas={"tokens": 1000})
+    with httpx.Client(
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, json=reply | {"usage": usage}))
+    ) as client:
+        llm = OpenAI(model="gpt-4o", api_key="k", max_retries=0, http_client=client)
+        if through == "AdaptiveLLM":
+            llm = AdaptiveLLM(llm=llm, limiter=limiter)
+        else:
+            llm.rate_limiter = AdaptiveLimiter(limiter)
+        llm.chat(_said())
+    (bucket,) = limiter.snapshot().buckets
+    assert 1000 - bucket.limits[0].remaining == pytest.approx(77, abs=2)
 
 
 def test_two_keys_have_two_buckets(lab, client, limiter):

@@ -1,12 +1,17 @@
 """AdaptiveLimiter as `rate_limiter=` of an embedding model: each of its requests is known by its size."""
 
+import asyncio
+
 import pytest
 from llama_index.core import VectorStoreIndex
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
+from adaptive_rate_limiter import Limiter
 from llama_index.llms.adaptive_rate_limiter import AdaptiveEmbedding, AdaptiveLimiter
+from llama_index.llms.adaptive_rate_limiter.observer import spans
 
 PLENTY = {"requests_per_minute": 1000, "tokens_per_minute": 100_000, "algorithm": "fixed_window"}
 
@@ -91,6 +96,37 @@ def test_a_model_that_sends_one_by_one_is_charged_for_each_text_once(
         model.rate_limiter = AdaptiveLimiter(limiter)
     assert len(model.get_text_embedding_batch(["word" * 10] * 8)) == 8
     same_books(emulator, 8)
+
+
+class OneFails(MockEmbedding):
+    """The first of its batches fails, while the others stand in line."""
+
+    async def _aget_text_embeddings(self, texts):
+        if texts == ["first"]:
+            raise ZeroDivisionError
+        return [[0.0] for _ in texts]
+
+
+async def test_a_batch_that_outlived_its_method_was_kept_for_ever():
+    limiter = Limiter(max_concurrency=1)
+    model = OneFails(embed_dim=1, embed_batch_size=1)
+    model.rate_limiter = AdaptiveLimiter(limiter)
+    with pytest.raises(ZeroDivisionError):
+        await model.aget_text_embedding_batch(["first", "second", "third"])
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    await asyncio.sleep(0)  # for what is called when they are done
+    (bucket,) = limiter.snapshot().buckets
+    assert (bucket.admitted, bucket.in_flight, spans._admitted) == (3, 0, {})
+
+
+def test_a_private_method_called_while_a_stream_is_open_is_not_the_stream(lab, client, limiter, same_books):
+    emulator, other = lab.provider(**PLENTY), lab.provider()
+    stream = lab.llm(emulator, client, rate_limiter=AdaptiveLimiter(limiter)).stream_chat(
+        [ChatMessage(role="user", content="hello")]
+    )
+    assert lab.embedding(other, client)._get_query_embedding("hello")
+    assert list(stream)
+    same_books(emulator, 1)
 
 
 def test_chat_and_embeddings_share_a_limiter_through_an_index(lab, client):

@@ -249,10 +249,15 @@ def test_the_rest_of_an_llm_is_the_wrapped_ones(lab, client):
 WORDS = "word " * 400  # 500 tokens
 
 
+class Quoted(TextBlock):
+    pass
+
+
 @pytest.mark.parametrize(
     ("block", "tokens"),
     [
         (TextBlock(text=WORDS), 500),
+        (Quoted(text=WORDS), 500),
         (ImageBlock(url="http://127.0.0.1/a.png"), 800),
         (AudioBlock(audio=b"RIFF", format="wav"), 800),
         (VideoBlock(url="http://127.0.0.1/a.mp4"), 800),
@@ -275,6 +280,15 @@ def test_calls_of_tools_in_the_old_form_count():
     )
     assert guess_tokens(messages_prompt([message])) == 500
     assert guess_tokens(messages_prompt(["no message"])) == 3
+
+
+def test_a_call_of_a_tool_that_is_told_twice_counts_once():
+    message = ChatMessage(
+        role="assistant",
+        blocks=[ToolCallBlock(tool_name="look", tool_kwargs={"at": WORDS})],
+        additional_kwargs={"tool_calls": [{"arguments": WORDS}]},
+    )
+    assert guess_tokens(messages_prompt([message])) == 501
 
 
 @pytest.mark.parametrize(
@@ -309,6 +323,12 @@ def test_what_is_set_on_an_llm_counts_from_its_next_call_on():
 def test_a_field_that_cannot_be_hashed_is_read_like_any_other():
     route = describe_llm(_with({"model": "gpt-4o", "api_base": ["http://one"]}), [], {})["route"]
     assert route[1:] == ("['http://one']", None)
+
+
+def test_a_field_that_was_never_set_is_read_as_none():
+    whole, part = (_with({"model": "gpt-4o", "api_key": "one", "max_tokens": None}) for _ in range(2))
+    del part.__dict__["max_tokens"]
+    assert describe_llm(part, [], {}) == describe_llm(whole, [], {})
 
 
 @pytest.mark.parametrize(

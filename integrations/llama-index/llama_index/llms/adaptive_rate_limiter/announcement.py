@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from adaptive_rate_limiter.core.estimate import guess_tokens
 from llama_index.llms.adaptive_rate_limiter.calls import (
     describe_llm,
     describe_payload,
     describe_texts,
     messages_prompt,
+    text_tokens,
 )
 
 if TYPE_CHECKING:
@@ -20,41 +20,43 @@ if TYPE_CHECKING:
 
     from llama_index.core.instrumentation.events.llm import LLMChatStartEvent, LLMCompletionStartEvent
 
+    from llama_index.llms.adaptive_rate_limiter.spans import Admitted
+
 
 class Announcement:
-    """One span of this context whose LLM or embedding model may ask for admission.
+    """A method of an LLM or embedding model that has not returned yet, and may ask for admission.
 
-    It is in force until that has asked, or its span has ended; then the one before it is again.
+    Once announced, it is in force in this context until it has asked, or its span has ended; then the one before it
+    is again. `aside`: what has stepped aside for it.
     """
 
-    def __init__(self, span_id: str | None) -> None:
+    __slots__ = ("aside", "instance", "previous", "span_id")
+
+    previous: Announcement | None
+
+    def __init__(self, span_id: str | None, instance: Any, aside: Admitted | None = None) -> None:
         self.span_id = span_id
-        self.previous = announced.get() if span_id is not None else None
-        announced.set(self)
+        self.instance = instance
+        self.aside = aside
 
     def claim(self) -> dict[str, Any]:
         """Arguments of `Limiter.acquire` for the call that asks now."""
         raise NotImplementedError
-
-    def withdraw(self) -> None:
-        if announced.get() is self:
-            announced.set(self.previous)
 
 
 announced: ContextVar[Announcement | None] = ContextVar("llama_index_adaptive_announced", default=None)
 
 
 class LLMCall(Announcement):
-    """From a start event; `llm` is None where its span did not pass our handler."""
+    """`instance` is None where its span did not pass our handler."""
 
-    def __init__(self, llm: Any, event: LLMChatStartEvent | LLMCompletionStartEvent) -> None:
-        super().__init__(event.span_id)
-        self._llm = llm
-        self._event = event
+    __slots__ = ("event",)
+
+    event: LLMChatStartEvent | LLMCompletionStartEvent
 
     def claim(self) -> dict[str, Any]:
-        self.withdraw()
-        return describe_event(self._event, self._llm)
+        announced.set(self.previous)
+        return describe_event(self.event, self.instance)
 
 
 class TextBatches(Announcement):
@@ -63,24 +65,47 @@ class TextBatches(Announcement):
     The batches of one span are claimed in order, also by tasks that it has started.
     """
 
-    def __init__(self, span_id: str, embed_model: BaseEmbedding, texts: list[str]) -> None:
-        super().__init__(span_id)
-        self._embed_model = embed_model
-        self._texts = texts
-        self._place = 0
+    __slots__ = ("_place", "_texts")
+
+    def announce(self, arguments: Mapping[str, Any]) -> None:
+        texts = texts_in(arguments)
+        if texts:
+            self._texts = texts
+            self._place = 0
+            self.previous = announced.get()
+            announced.set(self)
 
     def claim(self) -> dict[str, Any]:
-        size = self._embed_model.embed_batch_size
+        call = describe_texts(self.instance, 0.0)
+        if len(self._texts) == 1:
+            announced.set(self.previous)
+            call["input_tokens"] = text_tokens(self._texts[0], call["model"])
+        else:
+            call["input_tokens"] = self._batch_tokens(call["model"])
+        return call
+
+    def _batch_tokens(self, model: str) -> float:
+        size = self.instance.embed_batch_size
         batch = self._texts[self._place : self._place + size]
         self._place += size
         if self._place >= len(self._texts):
-            self.withdraw()
-        call = describe_texts(self._embed_model, 0.0)
-        tokens = sum([max(1.0, guess_tokens(text, call["model"])) for text in batch])
-        if _one_by_one(self._embed_model):  # each of its requests is admitted anew, as large as the first
-            tokens /= max(1, len(batch))
-        call["input_tokens"] = tokens
-        return call
+            announced.set(self.previous)
+        tokens = sum([text_tokens(text, model) for text in batch])
+        # One by one: each of its requests is admitted anew, as large as the first.
+        return tokens / max(1, len(batch)) if _one_by_one(self.instance) else tokens
+
+
+class Unannounced(Announcement):
+    """A request of `tokens`, 0 if that is not known."""
+
+    __slots__ = ("_tokens",)
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(None, None)
+        self._tokens = tokens
+
+    def claim(self) -> dict[str, Any]:
+        return {"tokens": self._tokens} if self._tokens else {}
 
 
 def describe_event(event: LLMChatStartEvent | LLMCompletionStartEvent, llm: Any = None) -> dict[str, Any]:
@@ -93,11 +118,12 @@ def describe_event(event: LLMChatStartEvent | LLMCompletionStartEvent, llm: Any 
 
 def texts_in(arguments: Mapping[str, Any]) -> list[str] | None:
     """What a public method of an embedding model was given to embed."""
+    for name in ("query", "text"):
+        text = arguments.get(name)
+        if isinstance(text, str):
+            return [text]
     texts = arguments.get("texts")
-    if texts is not None:
-        return list(texts)
-    text = arguments.get("text", arguments.get("query"))
-    return [text] if isinstance(text, str) else None
+    return None if texts is None else list(texts)
 
 
 def _one_by_one(embed_model: BaseEmbedding) -> bool:

@@ -45,7 +45,8 @@ class Attempts:
 
     def call(self, send: Callable[[], T], settle: Settle) -> T:
         self.reservation = reservation = self.limiter.acquire(**self.size)
-        tell_wait(reservation)
+        if reservation.waited:
+            tell_wait(reservation)
         while True:
             try:
                 with reservation:
@@ -59,7 +60,8 @@ class Attempts:
 
     async def acall(self, send: Callable[[], Awaitable[T]], settle: Settle) -> T:
         self.reservation = reservation = await self.limiter.aacquire(**self.size)
-        tell_wait(reservation)
+        if reservation.waited:
+            tell_wait(reservation)
         while True:
             try:
                 async with reservation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -10,10 +11,9 @@ from llama_index.core.embeddings.loading import RECOGNIZED_EMBEDDINGS, load_embe
 
 from adaptive_rate_limiter import CapacityExceededError, ConfigurationError, Limiter
 from adaptive_rate_limiter.adapters import in_words, limiter_from
-from adaptive_rate_limiter.core.estimate import guess_tokens
 from adaptive_rate_limiter.http import observe_http
 from llama_index.llms.adaptive_rate_limiter.attempts import Attempts
-from llama_index.llms.adaptive_rate_limiter.calls import describe_texts, model_of
+from llama_index.llms.adaptive_rate_limiter.calls import describe_texts, model_of, text_tokens
 from llama_index.llms.adaptive_rate_limiter.limiter import AdaptiveLimiter
 from llama_index.llms.adaptive_rate_limiter.responses import settle_vectors
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from typing_extensions import Self
-
-    from adaptive_rate_limiter import Reservation
 
 __all__ = ["AdaptiveEmbedding"]
 
@@ -74,22 +72,20 @@ class AdaptiveEmbedding(BaseEmbedding):
     # What BaseEmbedding asks for, after its cache, in its batches
 
     def _get_query_embedding(self, query: str) -> Vector:
-        return self._attempts(self._tokens(query)).call(
-            lambda: self.embed_model._get_query_embedding(query), _settle
-        )
+        send = partial(self.embed_model._get_query_embedding, query)
+        return self._attempts(query).call(send, settle_vectors)
 
     async def _aget_query_embedding(self, query: str) -> Vector:
-        attempts = self._attempts(self._tokens(query))
-        return await attempts.acall(lambda: self.embed_model._aget_query_embedding(query), _settle)
+        send = partial(self.embed_model._aget_query_embedding, query)
+        return await self._attempts(query).acall(send, settle_vectors)
 
     def _get_text_embedding(self, text: str) -> Vector:
-        return self._attempts(self._tokens(text)).call(
-            lambda: self.embed_model._get_text_embedding(text), _settle
-        )
+        send = partial(self.embed_model._get_text_embedding, text)
+        return self._attempts(text).call(send, settle_vectors)
 
     async def _aget_text_embedding(self, text: str) -> Vector:
-        attempts = self._attempts(self._tokens(text))
-        return await attempts.acall(lambda: self.embed_model._aget_text_embedding(text), _settle)
+        send = partial(self.embed_model._aget_text_embedding, text)
+        return await self._attempts(text).acall(send, settle_vectors)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Vector]:
         if type(self.embed_model)._get_text_embeddings is BaseEmbedding._get_text_embeddings:
@@ -97,9 +93,10 @@ class AdaptiveEmbedding(BaseEmbedding):
         vectors: list[Vector] = []
         batches = _Batches(self, texts)
         for batch, tokens in batches:
-            attempts = self._attempts(tokens)
+            attempts = Attempts(self.limiter, describe_texts(self.embed_model, tokens))
             try:
-                vectors += attempts.call(lambda: self.embed_model._get_text_embeddings(batch), _settle)  # noqa: B023
+                send = partial(self.embed_model._get_text_embeddings, batch)
+                vectors += attempts.call(send, settle_vectors)
             except Exception as error:  # noqa: BLE001 - raised on, unless it was too large
                 batches.split(batch, attempts, error)
         return vectors
@@ -110,21 +107,17 @@ class AdaptiveEmbedding(BaseEmbedding):
         vectors: list[Vector] = []
         batches = _Batches(self, texts)
         for batch, tokens in batches:
-            attempts = self._attempts(tokens)
+            attempts = Attempts(self.limiter, describe_texts(self.embed_model, tokens))
             try:
-                vectors += await attempts.acall(
-                    lambda: self.embed_model._aget_text_embeddings(batch),  # noqa: B023
-                    _settle,
-                )
+                send = partial(self.embed_model._aget_text_embeddings, batch)
+                vectors += await attempts.acall(send, settle_vectors)
             except Exception as error:  # noqa: BLE001 - raised on, unless it was too large
                 batches.split(batch, attempts, error)
         return vectors
 
-    def _attempts(self, tokens: float) -> Attempts:
+    def _attempts(self, text: str) -> Attempts:
+        tokens = text_tokens(text, self.model_name)
         return Attempts(self.limiter, describe_texts(self.embed_model, tokens))
-
-    def _tokens(self, text: str) -> float:
-        return max(1.0, guess_tokens(text, self.model_name))
 
 
 # LlamaIndex makes a span of each of these. The public methods and the wrapped model have theirs: a third, between
@@ -156,7 +149,7 @@ class _Batches:
         most = self._embedding.limiter.largest(model_of(self._embedding.embed_model))
         total = 0.0
         for count, text in enumerate(texts):
-            tokens = self._embedding._tokens(text)
+            tokens = text_tokens(text, self._embedding.model_name)
             if count and total + tokens > most:
                 return count, total
             total += tokens
@@ -169,10 +162,6 @@ class _Batches:
             raise error
         middle = len(batch) // 2
         self._waiting += [batch[middle:], batch[:middle]]
-
-
-def _settle(reservation: Reservation, _vectors: Any) -> None:
-    settle_vectors(reservation)
 
 
 def _check_embed_model(embed_model: Any) -> None:

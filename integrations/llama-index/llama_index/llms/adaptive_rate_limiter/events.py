@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter import Reservation
 
 # Which LlamaIndex has from the start, and ours: an AdaptiveLLM admits its calls itself.
-DEAF = (NullSpanHandler, NullEventHandler, SpanObserver, EventObserver)
+DEAF = frozenset({NullSpanHandler, NullEventHandler, SpanObserver, EventObserver})
 LEAST_WAIT = 0.001  # seconds of waiting that are worth an event
 
 _dispatcher = get_dispatcher(__name__)
@@ -83,12 +83,8 @@ def _either(plain: Callable[..., Any], spanned: Any) -> Callable[..., Any]:
 def _somebody_hears() -> bool:
     current = _dispatcher
     while True:
-        for span_handler in current.span_handlers:
-            if type(span_handler) not in DEAF:
-                return True
-        for handler in current.event_handlers:
-            if type(handler) not in DEAF:
-                return True
+        if not DEAF.issuperset(map(type, (*current.span_handlers, *current.event_handlers))):
+            return True
         if not current.propagate:
             return False
         current = current.parent

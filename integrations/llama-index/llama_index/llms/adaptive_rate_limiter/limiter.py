@@ -7,12 +7,12 @@ from typing import Any
 
 from llama_index.core.rate_limiter import BaseRateLimiter
 
-from adaptive_rate_limiter import ConfigurationError, Limiter, Reservation
+from adaptive_rate_limiter import ConfigurationError, Limiter
 from adaptive_rate_limiter.adapters import limiter_from
 from adaptive_rate_limiter.http import observe_http as start_observation
 from adaptive_rate_limiter.reservation import current_reservation
 from adaptive_rate_limiter.views import Shown
-from llama_index.llms.adaptive_rate_limiter.announcement import Announcement, announced
+from llama_index.llms.adaptive_rate_limiter.announcement import TextBatches, Unannounced, announced
 from llama_index.llms.adaptive_rate_limiter.events import tell_wait
 from llama_index.llms.adaptive_rate_limiter.observer import observe_calls
 
@@ -42,34 +42,29 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
 
     def acquire(self, num_tokens: int = 0) -> None:
         """Wait until the announced call may be sent; one that nothing announced is a request of `num_tokens`."""
-        announcement = announced.get()
-        if self._is_part():
+        if current_reservation.get() is not None and self._is_part():
             return
-        self._admitted(announcement, self.limiter.acquire(**_size(announcement, num_tokens)))
+        call = announced.get() or Unannounced(num_tokens)
+        reservation = self.limiter.acquire(**call.claim())
+        if reservation.waited:
+            tell_wait(reservation)
+        self._spans.keep(call, reservation)
 
     async def async_acquire(self, num_tokens: int = 0) -> None:
-        announcement = announced.get()
-        if self._is_part():
+        if current_reservation.get() is not None and self._is_part():
             return
-        reservation = await self.limiter.aacquire(**_size(announcement, num_tokens))
-        self._admitted(announcement, reservation, asyncio.current_task())
+        call = announced.get() or Unannounced(num_tokens)
+        reservation = await self.limiter.aacquire(**call.claim())
+        if reservation.waited:
+            tell_wait(reservation)
+        admitted = self._spans.keep(call, reservation)
+        if admitted is not None and isinstance(call, TextBatches):
+            self._spans.end_with(asyncio.current_task(), admitted)
 
     def _is_part(self) -> bool:
         """Of a call that is admitted and has sent nothing yet: `complete` of many LLMs is their `chat`."""
         outer = current_reservation.get()
         return outer is not None and not outer.closed and not outer.sends and self._spans.part_of(outer)
-
-    def _admitted(
-        self,
-        announcement: Announcement | None,
-        reservation: Reservation,
-        task: asyncio.Task[Any] | None = None,
-    ) -> None:
-        tell_wait(reservation)
-        if announcement is None or announcement.span_id is None:  # nobody will say how it ended
-            reservation.lapse()
-        else:
-            self._spans.keep(announcement.span_id, reservation, task)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self.limiter, self._http is not None)
@@ -77,9 +72,3 @@ class AdaptiveLimiter(Shown, BaseRateLimiter):
 
 def _restored(limiter: Limiter, observe_http: bool) -> AdaptiveLimiter:
     return AdaptiveLimiter(limiter, observe_http=observe_http)
-
-
-def _size(announcement: Announcement | None, num_tokens: int) -> dict[str, Any]:
-    if announcement is not None:
-        return announcement.claim()
-    return {"tokens": num_tokens} if num_tokens else {}

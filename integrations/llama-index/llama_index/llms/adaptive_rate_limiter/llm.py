@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from llama_index.core.bridge.pydantic import Field, SerializeAsAny, WithJsonSchema
@@ -119,44 +120,38 @@ class AdaptiveLLM(LLM):
     # Chat and completion
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        attempts = self._attempts(messages_prompt(messages), kwargs)
-        return attempts.call(lambda: self.llm.chat(messages, **kwargs), settle_answer)
+        send = partial(self.llm.chat, messages, **kwargs)
+        return self._attempts(messages_prompt(messages), kwargs).call(send, settle_answer)
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        attempts = self._attempts(messages_prompt(messages), kwargs)
-        return await attempts.acall(lambda: self.llm.achat(messages, **kwargs), settle_answer)
+        send = partial(self.llm.achat, messages, **kwargs)
+        return await self._attempts(messages_prompt(messages), kwargs).acall(send, settle_answer)
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        attempts = self._attempts(messages_prompt(messages), kwargs)
-        return attempts.stream(lambda: self.llm.stream_chat(messages, **kwargs), settle_answer)
+        send = partial(self.llm.stream_chat, messages, **kwargs)
+        return self._attempts(messages_prompt(messages), kwargs).stream(send, settle_answer)
 
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        attempts = self._attempts(messages_prompt(messages), kwargs)
-        return attempts.astream(lambda: self.llm.astream_chat(messages, **kwargs), settle_answer)
+        send = partial(self.llm.astream_chat, messages, **kwargs)
+        return self._attempts(messages_prompt(messages), kwargs).astream(send, settle_answer)
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        attempts = self._attempts([prompt], kwargs)
-        return attempts.call(lambda: self.llm.complete(prompt, formatted=formatted, **kwargs), settle_answer)
+        send = partial(self.llm.complete, prompt, formatted=formatted, **kwargs)
+        return self._attempts([prompt], kwargs).call(send, settle_answer)
 
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        attempts = self._attempts([prompt], kwargs)
-        return await attempts.acall(
-            lambda: self.llm.acomplete(prompt, formatted=formatted, **kwargs), settle_answer
-        )
+        send = partial(self.llm.acomplete, prompt, formatted=formatted, **kwargs)
+        return await self._attempts([prompt], kwargs).acall(send, settle_answer)
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        attempts = self._attempts([prompt], kwargs)
-        return attempts.stream(
-            lambda: self.llm.stream_complete(prompt, formatted=formatted, **kwargs), settle_answer
-        )
+        send = partial(self.llm.stream_complete, prompt, formatted=formatted, **kwargs)
+        return self._attempts([prompt], kwargs).stream(send, settle_answer)
 
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
-        attempts = self._attempts([prompt], kwargs)
-        return attempts.astream(
-            lambda: self.llm.astream_complete(prompt, formatted=formatted, **kwargs), settle_answer
-        )
+        send = partial(self.llm.astream_complete, prompt, formatted=formatted, **kwargs)
+        return self._attempts([prompt], kwargs).astream(send, settle_answer)
 
     # Structured output: the wrapped LLM's own way to it
 

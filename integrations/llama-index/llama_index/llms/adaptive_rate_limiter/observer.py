@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent
 from llama_index.core.instrumentation.events.exception import ExceptionEvent
@@ -21,9 +19,8 @@ from llama_index.core.instrumentation.events.llm import (
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 from llama_index_instrumentation import get_dispatcher
 
-from llama_index.llms.adaptive_rate_limiter.announcement import LLMCall
 from llama_index.llms.adaptive_rate_limiter.responses import settle_answer, settle_vectors
-from llama_index.llms.adaptive_rate_limiter.spans import Spans
+from llama_index.llms.adaptive_rate_limiter.spans import Spans, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +28,9 @@ if TYPE_CHECKING:
 
 # Both handlers see every span and event of the process. To ask a pydantic class for its instances, or a pydantic
 # object for a private attribute, takes a microsecond or more: types are asked once, and there is one `spans`.
-TYPES = 1024  # of instances and events that are remembered
+TYPES = 1024  # of events that are remembered
 
 spans = Spans()
-
-
-@lru_cache(maxsize=TYPES)
-def _calls_a_model(kind: type) -> bool:
-    return issubclass(kind, (BaseLLM, BaseEmbedding))
 
 
 class SpanObserver(BaseSpanHandler[Any]):
@@ -46,17 +38,9 @@ class SpanObserver(BaseSpanHandler[Any]):
     def class_name(cls) -> str:
         return "AdaptiveSpanObserver"
 
-    def span_enter(self, id_: str, bound_args: Any, instance: Any = None, *_: Any, **__: Any) -> None:
-        if _calls_a_model(instance.__class__):
-            spans.enter(id_, instance, bound_args.arguments)
-
-    def span_exit(self, id_: str, *_: Any, instance: Any = None, result: Any = None, **__: Any) -> None:
-        if _calls_a_model(instance.__class__):
-            spans.leave(id_, result)
-
-    def span_drop(self, id_: str, *_: Any, instance: Any = None, err: Any = None, **__: Any) -> None:
-        if _calls_a_model(instance.__class__):
-            spans.leave(id_, error=err or RuntimeError())
+    span_enter = staticmethod(spans.enter)
+    span_exit = staticmethod(spans.leave)
+    span_drop = staticmethod(spans.drop)
 
     def new_span(self, *_: Any, **__: Any) -> None:
         """None: it keeps no spans of its own."""
@@ -74,36 +58,28 @@ class EventObserver(BaseEventHandler):
         return "AdaptiveEventObserver"
 
     def handle(self, event: Any, **_: Any) -> None:
-        react = _reaction_to(event.__class__)
-        if react is not None:
-            react(event)
-
-
-def _started(event: Any) -> None:
-    LLMCall(spans.instance(event.span_id), event)
-
-
-def _read(event: Any) -> None:
-    spans.read(event.span_id)
+        _reaction_to(event.__class__)(event)
 
 
 def _answered(event: Any) -> None:
-    for reservation in spans.release(event.span_id):
-        settle_answer(reservation, event.response)
+    spans.end(event.span_id, settle_answer, event.response)
 
 
 def _embedded(event: Any) -> None:
-    for reservation in spans.release(event.span_id):
-        settle_vectors(reservation)
+    spans.end(event.span_id, settle_vectors)
 
 
 def _failed(event: Any) -> None:
-    spans.fail(event.span_id, event.exception)
+    spans.end(event.span_id, fail, event.exception)
+
+
+def _ignore(_: Any) -> None:
+    pass
 
 
 REACTIONS: tuple[tuple[tuple[type, ...], Callable[[Any], None]], ...] = (
-    ((LLMChatInProgressEvent, LLMCompletionInProgressEvent), _read),
-    ((LLMChatStartEvent, LLMCompletionStartEvent), _started),
+    ((LLMChatInProgressEvent, LLMCompletionInProgressEvent), spans.read),
+    ((LLMChatStartEvent, LLMCompletionStartEvent), spans.announce),
     ((LLMChatEndEvent, LLMCompletionEndEvent), _answered),
     ((EmbeddingEndEvent,), _embedded),
     ((ExceptionEvent,), _failed),
@@ -111,8 +87,8 @@ REACTIONS: tuple[tuple[tuple[type, ...], Callable[[Any], None]], ...] = (
 
 
 @lru_cache(maxsize=TYPES)
-def _reaction_to(kind: type) -> Callable[[Any], None] | None:
-    return next((react for kinds, react in REACTIONS if issubclass(kind, kinds)), None)
+def _reaction_to(kind: type) -> Callable[[Any], None]:
+    return next((react for kinds, react in REACTIONS if issubclass(kind, kinds)), _ignore)
 
 
 _handlers = (EventObserver(), SpanObserver())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
@@ -16,34 +17,39 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter import Reservation
 
 
-OPENAI_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
-EMPTY: dict[str, Any] = {}
+OPENAI_USAGE = itemgetter("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 def settle_answer(reservation: Reservation, answer: Any) -> None:
     """End a call that was answered: with the usage on the wire, else that of the response, else a guess."""
+    reservation.settle(**(_read_already(reservation, answer) or _usage_of(reservation, answer)))
+
+
+def _usage_of(reservation: Reservation, answer: Any) -> dict[str, float]:
     raw = getattr(answer, "raw", None)
     if not reservation.sends:  # its SDK does not use httpx
         reservation.observe(*(answer_of(raw) or (200,)))
-    usage = (
-        _read_already(reservation, raw)
-        or _on_the_wire(reservation)
+    return (
+        _on_the_wire(reservation)
         or usage_of_result(raw)
         or _counted(answer)
         or guessed_usage(reservation, _said(answer))
     )
-    reservation.settle(**usage)
 
 
-def settle_vectors(reservation: Reservation) -> None:
+def settle_vectors(reservation: Reservation, _vectors: Any = None) -> None:
     """End a batch of texts that was embedded: what was counted is the usage, unless the wire told better."""
+    reply = reservation.reply
+    usage = None if reply is None else reply.usage()
+    if usage:
+        reservation.settle(**usage)
+        return
     if not reservation.sends:
         reservation.observe(200)
-    usage = _on_the_wire(reservation)
-    reservation.settle(**usage) if usage else reservation.settle(tokens=reservation.call.cost.get(TOKENS))
+    reservation.settle(tokens=reservation.call.cost.get(TOKENS))
 
 
-def _read_already(reservation: Reservation, raw: Any) -> dict[str, float] | None:
+def _read_already(reservation: Reservation, answer: Any) -> dict[str, float] | None:
     """What OpenAI's SDK, and those made like it, have read of the last response, if that was no stream.
 
     It takes a third of the time that reading its body again would.
@@ -51,11 +57,11 @@ def _read_already(reservation: Reservation, raw: Any) -> dict[str, float] | None
     reply = reservation.reply
     if reply is None or reply.reader is not None:
         return None
-    usage = getattr(getattr(raw, "__dict__", EMPTY).get("usage"), "__dict__", EMPTY)
-    read, answered, total = map(usage.get, OPENAI_USAGE)
-    if type(read) is type(answered) is type(total) is int:
-        return {"input_tokens": read, "output_tokens": answered, "tokens": total}
-    return None
+    try:
+        read, answered, total = OPENAI_USAGE(answer.raw.__dict__["usage"].__dict__)
+    except (AttributeError, KeyError):
+        return None
+    return {"input_tokens": read, "output_tokens": answered, "tokens": total} if type(total) is int else None
 
 
 def _on_the_wire(reservation: Reservation) -> dict[str, float] | None:
