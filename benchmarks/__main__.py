@@ -27,8 +27,8 @@ SCHEDULERS = {"adaptive": 5, scheduler.PEER: 9}
 WINDOW = 60.0  # seconds; each of those has its own time in it to start, so that their bursts do not meet
 LONGEST = 420.0  # seconds of one cell
 TURNS = (
-    "Blocks of calls with and without it take\nturns in one process: the quickest of each counts, and then the median of "
-    f"{turns.PROCESSES} processes, ± half of the distance\nbetween their quartiles."
+    "With and without it in turns, in one\nprocess; the median of blocks counts, and then that of "
+    f"{turns.PROCESSES} processes, ± half of the distance between their quartiles."
 )
 
 PROVIDERS = ("openai", "anthropic", "azure", "headerless")

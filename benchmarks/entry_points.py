@@ -41,6 +41,9 @@ VECTORS = json.dumps(
 EVENT = b'data: {"choices": [{"index": 0, "delta": {"content": "Hello"}}]}\n\n'
 
 
+limiter = partial(Limiter, clock=turns.TIME)
+
+
 def mock(library: Any, content: bytes = REPLY) -> Any:
     return library.MockTransport(lambda _: library.Response(200, headers=HEADERS, content=content))
 
@@ -57,7 +60,7 @@ def streaming(_: httpx.Request) -> httpx.Response:
 
 def sync_call(library: Any, limited: bool) -> Callable[[], float]:
     inner = mock(library)
-    client = library.Client(transport=AdaptiveTransport(Limiter(), inner) if limited else inner)
+    client = library.Client(transport=AdaptiveTransport(limiter(), inner) if limited else inner)
     return turns.timed(lambda: client.post(URL, json=CALL))
 
 
@@ -65,14 +68,14 @@ def async_call(library: Any, limited: bool) -> Callable[[], float]:
     loop = asyncio.new_event_loop()
     atexit.register(loop.close)
     inner = mock(library)
-    client = library.AsyncClient(transport=AsyncAdaptiveTransport(Limiter(), inner) if limited else inner)
+    client = library.AsyncClient(transport=AsyncAdaptiveTransport(limiter(), inner) if limited else inner)
     return turns.timed(lambda: loop.run_until_complete(client.post(URL, json=CALL)))
 
 
 def first_byte(limited: bool) -> Callable[[], float]:
     """From the request to the first event of the answer; the rest is read outside the time."""
     inner = httpx.MockTransport(streaming)
-    client = httpx.Client(transport=AdaptiveTransport(Limiter(), inner) if limited else inner)
+    client = httpx.Client(transport=AdaptiveTransport(limiter(), inner) if limited else inner)
 
     def call() -> float:
         started = time.process_time()
@@ -91,11 +94,11 @@ def by_hand(limited: bool) -> Callable[[], float]:
     client = httpx.Client(transport=mock(httpx))
     if not limited:
         return turns.timed(lambda: client.post(URL, json=CALL))
-    limiter = Limiter()
+    shared = limiter()
     observe_http()
 
     def call() -> None:
-        with limiter.acquire("gpt-4o", prompt=CALL["messages"], max_tokens=64):
+        with shared.acquire("gpt-4o", prompt=CALL["messages"], max_tokens=64):
             client.post(URL, json=CALL)
 
     return turns.timed(call)
@@ -104,7 +107,7 @@ def by_hand(limited: bool) -> Callable[[], float]:
 def langchain_embeddings(limited: bool) -> Callable[[], float]:
     client = httpx.Client(transport=mock(httpx, VECTORS))
     model: Any = OpenAIEmbeddings(api_key="none", http_client=client, check_embedding_ctx_length=False)
-    model = AdaptiveEmbeddings(model) if limited else model
+    model = AdaptiveEmbeddings(model, limiter=limiter()) if limited else model
     return turns.timed(lambda: model.embed_query("Hello"))
 
 
@@ -112,24 +115,26 @@ def llama_index_embeddings(limited: str) -> Callable[[], float]:
     client = httpx.Client(transport=mock(httpx, VECTORS))
     model: Any = OpenAIEmbedding(api_key="none", http_client=client, max_retries=1)
     if limited == "wrapped":
-        model = AdaptiveEmbedding(model)
+        model = AdaptiveEmbedding(model, limiter=limiter())
     elif limited:
-        model.rate_limiter = AdaptiveLimiter()
+        model.rate_limiter = AdaptiveLimiter(limiter())
     return turns.timed(lambda: model.get_query_embedding("Hello"))
 
 
+_root = get_dispatcher()
+UNWATCHED = [*_root.event_handlers], [*_root.span_handlers]  # before the first AdaptiveLimiter
+
+
 def unwatched(call: Callable[[], float]) -> Callable[[], float]:
-    """An AdaptiveLimiter has handlers that see all of its process; this is made before it is."""
-    root = get_dispatcher()
-    handlers = [*root.event_handlers], [*root.span_handlers]
+    """An AdaptiveLimiter has handlers that see all of its process."""
 
     def without() -> float:
-        watching = root.event_handlers, root.span_handlers
-        root.event_handlers, root.span_handlers = handlers
+        watching = _root.event_handlers, _root.span_handlers
+        _root.event_handlers, _root.span_handlers = UNWATCHED
         try:
             return call()
         finally:
-            root.event_handlers, root.span_handlers = watching
+            _root.event_handlers, _root.span_handlers = watching
 
     return without
 
@@ -152,7 +157,7 @@ ENTRIES: dict[str, tuple[Callable[[], Callable[[], float]], Callable[[], Callabl
 
 def arms(name: str) -> turns.Arms:
     without, limited = ENTRIES[name]
-    return {"without": without(), "limited": limited()}
+    return {"without": without, "limited": limited}
 
 
 def measure(asked: Iterable[str] = ()) -> dict[str, dict[str, turns.Figure]]:

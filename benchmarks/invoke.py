@@ -49,7 +49,7 @@ def _model(limiter: BaseRateLimiter | None) -> ChatOpenAI:
 
 def _limiter(client: str) -> BaseRateLimiter | None:
     if client == "adaptive":
-        return AdaptiveLimiter(Limiter())
+        return AdaptiveLimiter(Limiter(clock=turns.TIME))
     if client == "in-memory":
         return InMemoryRateLimiter(requests_per_second=1e9, max_bucket_size=1e9)
     return None
@@ -62,13 +62,13 @@ def _unobserved(call: Callable[[], float]) -> Callable[[], float]:
     return lambda: context.run(call)
 
 
+def call(client: str) -> Callable[[], float]:
+    timed = turns.timed(partial(_model(_limiter(client)).invoke, "Hello"))
+    return timed if client == "adaptive" else _unobserved(timed)
+
+
 def arms() -> turns.Arms:
-    calls = {}
-    for client in CLIENTS:
-        model = _model(_limiter(client))
-        call = turns.timed(partial(model.invoke, "Hello"))
-        calls[client] = call if client == "adaptive" else _unobserved(call)
-    return calls
+    return {client: partial(call, client) for client in CLIENTS}
 
 
 def measure() -> dict[str, turns.Figure]:

@@ -110,14 +110,14 @@ def chat(client: str) -> Callable[[], float]:
         model="gpt-4o", api_key="none", max_retries=0, http_client=httpx.Client(transport=transport)
     )
     if client == "AdaptiveLLM":
-        llm = AdaptiveLLM(llm=llm, limiter=Limiter())
+        llm = AdaptiveLLM(llm=llm, limiter=Limiter(clock=turns.TIME))
     elif client == "AdaptiveLimiter":
-        llm.rate_limiter = AdaptiveLimiter(Limiter())
+        llm.rate_limiter = AdaptiveLimiter(Limiter(clock=turns.TIME))
     return turns.timed(partial(llm.chat, CHAT))
 
 
 def arms(client: str) -> turns.Arms:
-    return {"without": unwatched(chat("none")), "limited": chat(client)}
+    return {"without": lambda: unwatched(chat("none")), "limited": partial(chat, client)}
 
 
 def added() -> dict[str, dict[str, turns.Figure]]:

@@ -1,11 +1,12 @@
 """What a limiter adds to one call, in CPU microseconds, with an error of about ten.
 
-Blocks of calls without it and with it take turns in one process: the processor's speed and the places of things in memory
-are then the same for both. Calls of one kind follow each other within a block, as they do in a program, so many of them
-that work which a limiter puts off and does for many calls at once is in each. The quickest block counts: what others add
-to it was other work on the machine. All that is imported is the same for all; the rest is made anew in PROCESSES. On a
-shared machine one of them may be half as fast as another, and what the limiter adds with it: each difference is told at
-the speed of the quickest. Their median counts, and half of the distance between their quartiles is its spread.
+A call without it and one with it take turns in one process: the processor's speed, which changes from one moment to the
+next, is then the same for both. The limiter's time stands still in between, so that it does what it puts off as often as
+in a program that makes no other calls. The median of many blocks counts, as a part of the plain call: all else is other
+work on the machine. Two clients of one kind differ by as much as 2 %, by the places of their things in memory: in each
+ROUND all are made anew, the first of them last in every other one, and their mean counts. So it is done in PROCESSES. On a
+shared machine one of them may be half as fast as another, and what the limiter adds with it: it is told at the speed of
+the quickest. The median of the processes counts, and half of the distance between their quartiles is its spread.
 
 What a limiter does to a whole process is part of its own arm only, but for `observe_http`: it adds two microseconds to
 all calls, which the difference does not show.
@@ -21,18 +22,36 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from statistics import quantiles
+from statistics import fmean, median, quantiles
 from typing import Any, NamedTuple
 
+from adaptive_rate_limiter.clock import SystemClock
 from benchmarks import compiled
 
-PROCESSES, CALLS, FIRST_CALLS = 7, 900, 150
-BLOCK_CALLS, BLOCK_S = 64, 0.12  # whichever comes first; the ledger puts work off for 64 calls or 50 ms
+PROCESSES, ROUNDS, BLOCKS = 7, 4, 8
+CALLS, FIRST_CALLS = 32, 150  # of each kind in a block, and before the first
 COMPILED = ", compiled"
 HEADS = ("way in", "without a limiter", "added", "added by the compiled wheel")
 
-Arms = Mapping[str, Callable[[], float]]
-"""Calls that tell their CPU seconds, by name; the first is the one without a limiter."""
+Arms = Mapping[str, Callable[[], Callable[[], float]]]
+"""Makers of calls that tell their CPU seconds, by name; the first is the one without a limiter."""
+
+
+class OwnTime(SystemClock):
+    """Passes only while the calls that it limits have their turn."""
+
+    def __init__(self) -> None:
+        self._away = 0.0
+
+    def now(self) -> float:  # type: ignore[override]  # the machine's own is no method
+        return time.monotonic() - self._away
+
+    def skip(self, seconds: float) -> None:
+        self._away += seconds
+
+
+TIME = OwnTime()
+"""For the limiters of all arms, of which one at a time has its turn."""
 
 
 class Figure(NamedTuple):
@@ -58,36 +77,49 @@ def serve(ways: Mapping[str, Callable[[], Arms]], asked: Iterable[str] = ()) -> 
     for name in list(asked) or ways:
         child = os.fork()
         if not child:
-            print(json.dumps([name, _quickest(ways[name]())]), flush=True)
+            print(json.dumps([name, _parts(ways[name]())]), flush=True)
             os._exit(0)  # what belongs to the parent is not this one's to close
         os.waitpid(child, 0)
 
 
-def _quickest(arms: Arms) -> dict[str, float]:
-    for call in arms.values():
+def _parts(arms: Arms) -> dict[str, float]:
+    """The first arm's microseconds, and what each other adds as a part of them."""
+    first, *others = arms
+    quickest = float("inf")
+    parts = defaultdict(list)
+    for number in range(ROUNDS):
+        calls = _made(arms, [*arms][:: -1 if number % 2 else 1])
+        for name in others:
+            blocks = [_block(calls[first], calls[name]) for _ in range(BLOCKS)]
+            quickest = min(quickest, *(without for without, _ in blocks))
+            parts[name].append(median(with_it / without - 1 for without, with_it in blocks))
+    return {first: quickest / CALLS * 1e6} | {name: fmean(found) for name, found in parts.items()}
+
+
+def _made(arms: Arms, names: list[str]) -> dict[str, Callable[[], float]]:
+    """Made in this order, and called often enough to be as quick as they get."""
+    gc.unfreeze()
+    calls = {name: arms[name]() for name in names}
+    for call in calls.values():
         for _ in range(FIRST_CALLS):
             call()
     gc.collect()
     gc.freeze()
-    quickest = dict.fromkeys(arms, float("inf"))
-    done = dict.fromkeys(arms, 0)
-    order = list(arms.items())
-    while min(done.values()) < CALLS:
-        for name, call in order:
-            count, seconds = _block(call)
-            done[name] += count
-            quickest[name] = min(quickest[name], seconds / count * 1e6)
-        order.reverse()
-    return quickest
+    return calls
 
 
-def _block(call: Callable[[], float]) -> tuple[int, float]:
-    """How many calls it had, and the seconds of all."""
-    count, seconds = 0, 0.0
-    while count < BLOCK_CALLS and seconds < BLOCK_S:
-        seconds += call()
-        count += 1
-    return count, seconds
+def _block(plain: Callable[[], float], limited: Callable[[], float]) -> tuple[float, float]:
+    """Seconds of all calls of either kind. Each goes first as often as the other."""
+    without = with_it = 0.0
+    for number in range(CALLS):
+        if number % 2:
+            with_it += limited()
+        started = time.monotonic()
+        without += plain()
+        TIME.skip(time.monotonic() - started)
+        if not number % 2:
+            with_it += limited()
+    return without, with_it
 
 
 def measure(module: str, asked: Iterable[str] = ()) -> dict[str, dict[str, Figure]]:
@@ -102,8 +134,8 @@ def measure(module: str, asked: Iterable[str] = ()) -> dict[str, dict[str, Figur
             for way, found in _served([python, "-m", module, "--serve", *asked]):
                 (first, plain), *others = found.items()
                 seen[way][first].append(plain)
-                for arm, microseconds in others:
-                    seen[way][arm + wheel].append(microseconds / plain - 1)
+                for arm, part in others:
+                    seen[way][arm + wheel].append(part)
     return {way: _figures(*arms.items()) for way, arms in seen.items()}
 
 

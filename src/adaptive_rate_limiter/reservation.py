@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from math import inf
@@ -220,9 +219,13 @@ class Reservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ValueError):  # an async generator may be closed in another context
+        try:  # noqa: SIM105 - this runs on every call, and takes a tenth of `suppress`
             current_reservation.reset(self._token)
-        usage = self.reply.usage() if self.reply is not None and not self.closed else None
+        except ValueError:  # an async generator may be closed in another context
+            pass
+        if self.closed:
+            return
+        usage = None if self.reply is None else self.reply.usage()
         if usage is None:
             self.lapse()
         else:
