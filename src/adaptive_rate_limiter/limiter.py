@@ -267,7 +267,10 @@ class Limiter(Shown, Shared):
 
     def _reserve(self, model: str | None, tokens: float | None, options: CallOptions) -> Reservation:
         key = (model, options.pop("route", None) if options else None)
-        bucket = self.routes.bucket_for(key)
+        try:
+            bucket = self.routes.at_hand[key]
+        except (KeyError, TypeError):
+            bucket = self.routes.bucket_for(key)
         call = call_from(bucket.bucket, self.clock.now(), self.max_wait, model, tokens, **options)
         return Reservation(self, bucket, call, key)
 

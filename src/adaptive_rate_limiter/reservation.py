@@ -43,8 +43,8 @@ class Reservation:
     """
 
     __slots__ = (
-        "_limiter", "_resend", "_token", "_unsent", "bucket", "call", "closed", "key", "refusal", "reply", "sends", "traced",
-        "wait_reason", "waited",
+        "_limiter", "_resend", "_token", "_unsent", "bucket", "call", "closed", "key", "owner", "refusal", "reply", "sends",
+        "traced", "wait_reason", "waited",
     )  # fmt: skip
 
     def __init__(self, limiter: Limiter, bucket: LockedBucket, call: Call, key: Key) -> None:
@@ -61,6 +61,7 @@ class Reservation:
         self._resend = False  # a request was announced that has to be admitted first
         self.reply: Any = None  # the HTTP layer's last response, with `usage()`
         self.closed = False
+        self.owner: Any = None  # what a framework knows it by
 
     @property
     def model(self) -> str | None:
@@ -168,13 +169,13 @@ class Reservation:
         """
         self.sends += 1
         moved = self._limiter.routes.rehome(self, url, credential)
-        core, now = self.bucket.bucket, self._limiter.clock.now()
-        self.traced = traceable and core.times_matter(now)
+        call, core, now = self.call, self.bucket.bucket, self._limiter.clock.now()
+        self.traced = traceable and now >= core.unread_until and core.times_matter()
         first, self._unsent = self._unsent, False
-        if moved or not first or not self.call.reserved:
+        if moved or not first or not (call.noted or call.reserved):
             self._resend = True
             return True
-        core.begin(self.call, now, traced=self.traced)
+        core.begin(call, now, traced=self.traced)
         return False
 
     def never_sent(self) -> None:

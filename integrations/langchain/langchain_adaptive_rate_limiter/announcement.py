@@ -97,13 +97,13 @@ def describe(
     model = params.get("model")
     call: dict[str, Any] = {
         "model": str(model) if model else _model(params, metadata),
-        "prompt": prompt,
         "route": (metadata.get("ls_provider"), *_bases(serialized)),
         "estimated": True,
     }
     if not SELDOM_TOLD.isdisjoint(params) or "ls_max_tokens" in metadata:
         prompt.extend(map(params.get, EXTRAS.intersection(params)))
         call["max_tokens"] = _bound(params, metadata)
+    call["prompt"] = prompt[0] if len(prompt) == 1 else prompt
     return call
 
 

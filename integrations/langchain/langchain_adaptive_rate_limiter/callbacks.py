@@ -92,8 +92,9 @@ class RunObserver(ModelHandler):
         batch_size: int = 1,
         **_: Any,
     ) -> None:
-        if current_reservation.get() is not None:
-            _step_aside(parent_run_id)
+        current = current_reservation.get()
+        if current is not None:
+            _step_aside(current, parent_run_id)
         call = describe(serialized, messages, invocation_params or {}, metadata or {})
         if batch_size == 1:  # the `acquire` that follows is this run's
             announced.set({run_id: call})
@@ -105,8 +106,8 @@ class RunObserver(ModelHandler):
         if run_id is None:  # asked for by hand: nobody will say how it ended
             reservation.lapse()
             return
+        reservation.owner = run_id
         current_reservation.set(reservation)
-        attached.set((run_id, reservation))
         if manager is None:
             self.keep(run_id, reservation)
             return
@@ -124,22 +125,13 @@ class RunObserver(ModelHandler):
             note_refusal(kept.reservation, error)
 
 
-attached: ContextVar[tuple[UUID, Reservation] | None] = ContextVar(
-    "langchain_adaptive_attached", default=None
-)
-"""The run that was admitted last in this context."""
-
-
-def _step_aside(parent_run_id: UUID | None) -> None:
+def _step_aside(current: Reservation, parent_run_id: UUID | None) -> None:
     """A run begins while another one's answer is still read: what it sends is not that other one's.
 
     A run inside another, before that has sent anything, is how a model sends that wraps a second model.
     """
-    current = attached.get()
-    if current is not None:
-        run_id, reservation = current
-        if not reservation.closed and reservation.sends and parent_run_id != run_id:
-            current_reservation.set(None)
+    if current.owner is not None and current.sends and parent_run_id != current.owner:
+        current_reservation.set(None)
 
 
 _observer = RunObserver()

@@ -279,12 +279,10 @@ class Bucket:
         if call.hold is not None:
             self._ledger.resume(call.hold, now)
 
-    def times_matter(self, now: float) -> bool:
+    def times_matter(self) -> bool:
         """Whether much hangs on the instant at which a call is sent: windows give back what they count by it, and
         a full bucket refills from then on.
         """
-        if now < self.unread_until:
-            return False
         return self.untold or any(
             not isinstance(level, BucketLevel) or level.on_the_way > RUSH * level.burst
             for gauge in self._ledger.gauges

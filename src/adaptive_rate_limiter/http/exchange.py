@@ -103,9 +103,11 @@ class Exchange:
         """Learn from a response; that of an error has been read."""
         reservation = self.reservation
         reply = reservation.reply = Reply(self.request, response)
-        if reply.is_success and reservation.pass_unread():
+        body = None
+        if response.status_code >= FIRST_ERROR:
+            body = _body_of(response)
+        elif reservation.pass_unread():
             return reply
-        body = None if reply.is_success else _body_of(response)
         reservation.observe(response.status_code, response.headers, body, url=str(self.request.url))
         if reservation.refusal is not None and not reservation.may_try_again:
             # OpenAI's and Anthropic's SDKs obey this header: they raise their own error instead of trying again.

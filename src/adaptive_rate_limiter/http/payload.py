@@ -41,6 +41,7 @@ FIGURES = (
 FIELDS = {name: field for field, names in FIGURES for name in names}
 FIRST = frozenset(names[0] for _, names in FIGURES)  # which goes before others that are told beside it
 NUMBERS = (int, float)
+DECODER = json.JSONDecoder()
 HOLDERS = ("usage", "usageMetadata", "usage_metadata", "meta")
 WRAPPERS = ("message", "response", "delta", "metadata", "x_groq")  # of events
 LAST_USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
@@ -48,10 +49,7 @@ LAST_USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
 
 def describe(content: bytes, path: str = "") -> dict[str, Any]:
     """Arguments of `Limiter.acquire` for a request with a JSON body; none for anything else."""
-    try:
-        body = json.loads(content) if content else None
-    except (ValueError, RecursionError):
-        return {}
+    body = _read(content) if content else None
     return described(body, path) if isinstance(body, dict) else {}
 
 
@@ -107,7 +105,7 @@ def usage_of(body: Any) -> dict[str, float] | None:
     """Arguments of `Reservation.settle` from a response or a stream's event; None if it tells no usage."""
     if isinstance(body, list) and body:  # Gemini streams one array
         body = body[-1]
-    if not isinstance(body, Mapping):
+    if type(body) is not dict and not isinstance(body, Mapping):
         return None
     usage = _usage_in(body)
     started = False
@@ -134,8 +132,16 @@ def usage_in(content: bytes) -> dict[str, float] | None:
     told = _last_usage_in(content) if len(content) > SHORT else None
     if told or len(content) > WHOLE:
         return told
+    return usage_of(_read(content))
+
+
+def _read(content: bytes | bytearray) -> Any:
+    """None if it is no JSON."""
     try:
-        return usage_of(json.loads(content))
+        try:
+            return DECODER.decode(content.decode())
+        except ValueError:
+            return json.loads(content)  # looks for other encodings, and for a mark of this one
     except (ValueError, RecursionError):
         return None
 
@@ -147,7 +153,7 @@ def _last_usage_in(content: bytes) -> dict[str, float] | None:
     if found is None:
         return None
     try:
-        usage, _ = json.JSONDecoder().raw_decode(content[found.end() :].decode(errors="replace"))
+        usage, _ = DECODER.raw_decode(content[found.end() :].decode(errors="replace"))
     except (ValueError, RecursionError):
         return None
     return usage_of({"usage": usage})
@@ -156,7 +162,7 @@ def _last_usage_in(content: bytes) -> dict[str, float] | None:
 def _usage_in(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     for name in HOLDERS:
         usage = body.get(name)
-        if usage is not None and isinstance(usage, Mapping):
+        if type(usage) is dict or isinstance(usage, Mapping):
             for inner in ("tokens", "billed_units"):  # Cohere
                 held = usage.get(inner)
                 if held is not None and isinstance(held, Mapping):
@@ -232,11 +238,7 @@ class UsageReader:
         return self.usage or None
 
     def _take(self, text: bytes | bytearray) -> None:
-        try:
-            usage = usage_of(json.loads(text))
-        except (ValueError, RecursionError):
-            return
-        self.usage.update(usage or {})
+        self.usage.update(usage_of(_read(text)) or {})
 
 
 def _inflater(encoding: str) -> Any:
