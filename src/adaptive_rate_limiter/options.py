@@ -85,13 +85,15 @@ def call_from(
         cost = _stated(amount("tokens", tokens), input_tokens, output_tokens)
     elif prompt is not None:
         guessed = guess_tokens(prompt, model) if input_tokens is None else input_tokens
-        cost = _expected(core, guessed, None, output_tokens, max_tokens)
+        read, answered = core.estimator.expected(guessed, None, output_tokens, max_tokens)
+        cost = core.charging.hold(read, answered, max_tokens)
         estimated = True
     elif estimated and input_tokens is output_tokens is max_tokens is None:
         cost = core.charging.hold(*core.estimator.usual(), None)
     elif estimated or input_tokens is None or output_tokens is None:
         guessed = input_tokens if estimated and input_tokens is not None else 0.0
-        cost = _expected(core, guessed, input_tokens, output_tokens, max_tokens)
+        read, answered = core.estimator.expected(guessed, input_tokens, output_tokens, max_tokens)
+        cost = core.charging.hold(read, answered, max_tokens)
         estimated = estimated or output_tokens is max_tokens is None
     else:
         cost = core.charging.hold(input_tokens, output_tokens, max_tokens)
@@ -104,22 +106,6 @@ def call_from(
         cost, since=now, tenant=tenant, priority=priority, deadline=deadline, certain=not estimated,
         guessed=guessed, max_tokens=max_tokens,
     )  # fmt: skip
-
-
-def _expected(
-    core: Bucket,
-    guessed: float,
-    input_tokens: float | None,
-    output_tokens: float | None,
-    max_tokens: float | None,
-) -> Cost:
-    """What a call will probably cost, by what calls like it have cost; one of which nothing is said is one request."""
-    if guessed:
-        input_tokens = core.estimator.input_tokens(guessed)
-    if output_tokens is None:
-        known = input_tokens or max_tokens is not None
-        output_tokens = core.estimator.output_tokens(max_tokens) if known else 0.0
-    return core.charging.hold(input_tokens or 0.0, output_tokens, max_tokens)
 
 
 def work_from(

@@ -19,8 +19,9 @@ def answered(worker, calls, output, input_tokens=80.0, guessed=100.0):
 
 
 def expected(worker):
-    estimator = worker.bucket.estimator
-    return estimator.output_tokens(None), estimator.input_tokens(100.0)
+    """Tokens of an answer, and of a prompt that looks like a hundred."""
+    read, answered = worker.bucket.estimator.expected(100.0)
+    return answered, read
 
 
 PLENTY = Quota("requests", 60_000.0)

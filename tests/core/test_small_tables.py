@@ -44,15 +44,12 @@ def test_nonsense_teaches_nothing(nonsense):
 
 def test_the_estimator_learns_input_and_output():
     estimator = Estimator()
-    assert (estimator.input_tokens(10), estimator.output_tokens(None), estimator.output_tokens(16)) == (
-        10,
-        256,
-        16,
-    )
+    assert (estimator.expected(10), estimator.expected(10, max_tokens=16)) == ((10, 256), (10, 16))
     for _ in range(50):
         estimator.learn(100.0, 150.0, 20.0)
-    assert 140 <= estimator.input_tokens(100) <= 170
-    assert 15 <= estimator.output_tokens(None) <= 30
+    read, answered = estimator.expected(100)
+    assert 140 <= read <= 170
+    assert 15 <= answered <= 30
     estimator.learn(0.0, 5.0, None)
 
 

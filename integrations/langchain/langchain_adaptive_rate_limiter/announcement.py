@@ -97,7 +97,7 @@ def describe(
     model = params.get("model")
     call: dict[str, Any] = {
         "model": str(model) if model else _model(params, metadata),
-        "route": (metadata.get("ls_provider"), *_bases(serialized)),
+        "route": (metadata.get("ls_provider"), _bases(serialized)),
         "estimated": True,
     }
     if not SELDOM_TOLD.isdisjoint(params) or "ls_max_tokens" in metadata:

@@ -84,12 +84,24 @@ class Estimator:
         """Whether one call more or less makes little difference."""
         return max(self.input.count, self.input_ratio.count, self.output.count) > EARLY
 
-    def input_tokens(self, guessed: float) -> float:
-        return math.ceil(guessed * self.input_ratio.value)
+    def expected(
+        self,
+        guessed: float,
+        input_tokens: float | None = None,
+        output_tokens: float | None = None,
+        max_tokens: float | None = None,
+    ) -> tuple[float, float]:
+        """Input and output of a call, by what calls like it have used; what is stated stays, but for a guess.
 
-    def output_tokens(self, max_tokens: float | None) -> float:
-        expected = math.ceil(self.output.value)
-        return expected if max_tokens is None else min(expected, max_tokens)
+        One of which nothing is said has none.
+        """
+        if guessed:
+            input_tokens = math.ceil(guessed * self.input_ratio.value)
+        if output_tokens is None:
+            output_tokens = math.ceil(self.output.value) if input_tokens or max_tokens is not None else 0.0
+            if max_tokens is not None and max_tokens < output_tokens:
+                output_tokens = max_tokens
+        return input_tokens or 0.0, output_tokens
 
     def usual(self) -> tuple[float, float]:
         """Input and output of a call of which nothing is known, by what calls have used so far; 0 before the first."""
@@ -117,7 +129,8 @@ def guess_tokens(content: Any, model: str | None = None) -> float:
     Counts characters; uses a tokenizer only if the application has one in memory, since loading one may
     reach for the network.
     """
-    return _guess(content, _tokenizer_in_memory(model))
+    encoding = _tokenizer_in_memory(model)
+    return _guess_text(content, encoding) if type(content) is str else _guess(content, encoding)
 
 
 def _guess(content: Any, encoding: Any) -> float:  # noqa: PLR0911 - a table of types
