@@ -1,10 +1,13 @@
 """What requests and responses of many providers say of size and usage."""
 
 import json
+from types import MappingProxyType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from adaptive_rate_limiter.http.payload import UsageReader, describe, usage_in, usage_of
+from adaptive_rate_limiter.http.payload import FIELDS, UsageReader, describe, usage_in, usage_of
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 
@@ -137,6 +140,18 @@ def test_usages(body, usage):
 )  # fmt: skip
 def test_what_tells_no_usage(body):
     assert usage_of(body) is None
+
+
+@given(
+    usage=st.dictionaries(
+        st.sampled_from([*FIELDS, "prompt_tokens_details"]),
+        st.one_of(st.integers(-1, 100), st.none(), st.just(10**18), st.booleans(), st.floats(), st.just({})),
+    ),
+    plain=st.fixed_dictionaries({name: st.integers(0, 9) for name in ("prompt_tokens", "total_tokens")}),
+)
+def test_usage_in_its_most_common_form_is_read_as_any_other(usage, plain):
+    body = {"usage": {**usage, **plain}}
+    assert usage_of(body) == usage_of(MappingProxyType(body))  # which is looked through for every form
 
 
 def _read(chunks, content_type="application/json", encoding=""):

@@ -40,7 +40,10 @@ FIGURES = (
 )  # fmt: skip
 FIELDS = {name: field for field, names in FIGURES for name in names}
 FIRST = frozenset(names[0] for _, names in FIGURES)  # which goes before others that are told beside it
+PLAIN = tuple(names[0] for _, names in FIGURES[:3])
+OTHERS = frozenset(FIELDS).difference(PLAIN)
 NUMBERS = (int, float)
+MOST = 1e15  # tokens; beyond, nonsense
 DECODER = json.JSONDecoder()
 HOLDERS = ("usage", "usageMetadata", "usage_metadata", "meta")
 WRAPPERS = ("message", "response", "delta", "metadata", "x_groq")  # of events
@@ -105,7 +108,11 @@ def usage_of(body: Any) -> dict[str, float] | None:
     """Arguments of `Reservation.settle` from a response or a stream's event; None if it tells no usage."""
     if isinstance(body, list) and body:  # Gemini streams one array
         body = body[-1]
-    if type(body) is not dict and not isinstance(body, Mapping):
+    if type(body) is dict:
+        plain = _plain(body.get("usage"))
+        if plain is not None:
+            return plain
+    elif not isinstance(body, Mapping):
         return None
     usage = _usage_in(body)
     started = False
@@ -171,6 +178,20 @@ def _usage_in(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
+def _plain(usage: Any) -> dict[str, float] | None:
+    """What `_told` would say of OpenAI's usage, and of that of all who write it like them, in a third of the time."""
+    if type(usage) is not dict or not OTHERS.isdisjoint(usage):
+        return None
+    read, answered, total = map(usage.get, PLAIN)
+    if type(read) is not int or type(total) is not int or not 0 <= read <= total < MOST:
+        return None
+    if answered is None:
+        return {"input_tokens": read, "tokens": total}
+    if type(answered) is not int or not 0 <= answered < MOST:
+        return None
+    return {"input_tokens": read, "output_tokens": answered, "tokens": total}
+
+
 def _told(usage: Mapping[str, Any]) -> dict[str, float] | None:
     told: dict[str, float] = {}
     named: Iterable[tuple[str, Any]] = (
@@ -178,7 +199,7 @@ def _told(usage: Mapping[str, Any]) -> dict[str, float] | None:
     )
     for name, value in named:
         field = FIELDS.get(name)
-        if field is None or type(value) not in NUMBERS or not 0 <= value < 1e15:  # noqa: PLR2004 - beyond, nonsense
+        if field is None or type(value) not in NUMBERS or not 0 <= value < MOST:
             continue
         if field not in told or name in FIRST:
             told[field] = float(value)
