@@ -13,6 +13,7 @@ import pytest
 
 from adaptive_rate_limiter import Limiter, Quota
 from adaptive_rate_limiter.backends import locked
+from adaptive_rate_limiter.core.estimate import EARLY
 
 WINDOW, LIMIT = 0.2, 20
 
@@ -121,6 +122,51 @@ def test_a_thread_that_settles_wakes_coroutines_of_other_loops():
     assert limiter.snapshot().buckets[0].in_flight == 0
 
 
+def test_calls_that_end_while_a_snapshot_posts_the_journal_are_counted_once():
+    """Eight threads far below the limit, one that looks all the time, and switches between them at every turn."""
+    limit, each = 10**9, 150
+    limiter = Limiter(quotas=Quota("tokens", limit, 3600.0, algorithm="fixed_window"))
+    for _ in range(EARLY + 1):
+        limiter.acquire("m", tokens=100).settle(tokens=100)
+    done = threading.Event()
+    noted, ends = [], []
+
+    def work():
+        for number in range(each):
+            reservation = limiter.acquire("m", tokens=100)
+            noted.append(reservation.call.noted)
+            if number % 10 == 0:
+                ends.append(reservation.cancel())
+            elif number % 10 == 1:
+                ends.append(reservation.lapse())
+            else:
+                ends.append(reservation.settle(tokens=30))
+
+    def look():
+        while not done.is_set():
+            limiter.snapshot()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(9) as pool:
+            looking = pool.submit(look)
+            try:
+                for future in [pool.submit(work) for _ in range(8)]:
+                    future.result(60)
+            finally:
+                done.set()
+            looking.result(60)
+    finally:
+        sys.setswitchinterval(interval)
+    (only,) = limiter.snapshot().buckets
+    assert any(noted)
+    assert (all(ends), len(ends)) == (True, 8 * each)
+    assert (only.in_flight, only.admitted) == (0, EARLY + 1 + 8 * each)
+    assert only.tally.ended["cancelled"] == only.tally.ended["unknown"] == 8 * each // 10
+    assert only.limits[0].remaining == limit - 100 * (EARLY + 1) - 8 * each // 10 * (100 + 8 * 30)
+
+
 class Interrupted(BaseException):
     """As KeyboardInterrupt, but nobody else's."""
 
@@ -186,6 +232,7 @@ FORK = """
 import os, sys, threading, time
 from adaptive_rate_limiter import Limiter, Quota
 from adaptive_rate_limiter.backends import locked
+from adaptive_rate_limiter.core.estimate import EARLY
 
 limiter = Limiter(quotas=Quota("requests", 2, 0.2), max_concurrency=2)
 mine = limiter.acquire("m")
