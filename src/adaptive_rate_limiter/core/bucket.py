@@ -96,16 +96,16 @@ class Bucket:
 
     @property
     def ledger(self) -> Ledger:
-        """With all calls in it. Whoever sees it may change it: no call is only noted before it was asked again."""
+        """With all calls in it. Whoever sees it may change it: the next call is asked for, and not only noted."""
         self.post()
         return self._ledger
 
-    @ledger.setter
-    def ledger(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def keep_in(self, ledger: Ledger) -> None:
+        """Account in `ledger` from now on, where others want to know of each call at once."""
+        self._ledger, self.keeps_journal = ledger, False
 
     def post(self) -> None:
-        """Close the journal, and have all know what is in it."""
+        """Close the journal, and have the ledger hear of all that is in it."""
         if self.journal.calls:
             post(self, self._ledger)
         self.journal.until = -math.inf

@@ -50,8 +50,8 @@ class Lease:
         self.worker, self.weight, self.on_outage = terms.worker, terms.weight, terms.on_outage
         self.bucket = bucket
         stated = bucket.ledger.gauges
-        self.ledger = bucket.ledger = LeasedLedger(self)
-        bucket.keeps_journal = False  # what is left of a lease, others want to know at once
+        self.ledger = LeasedLedger(self)
+        bucket.keep_in(self.ledger)
         self.ledger.gauges.extend(
             LeaseGauge(f"={gauge.unit}/{gauge.window:g}", gauge, self) for gauge in stated
         )

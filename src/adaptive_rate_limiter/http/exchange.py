@@ -65,20 +65,6 @@ class Exchange:
         self._credential = next(filter(None, map(headers.get, CREDENTIALS)), None)
         self.is_call = request.method not in READ_ONLY and headers.get(b"content-type") != FORM
 
-    def joins(self, reservation: Reservation | None) -> bool:
-        """True if it is sent for this reservation, the one in force.
-
-        While a stream runs, its reader may call somebody else in the same context: what goes to another host
-        after a success is not the reservation's.
-        """
-        if reservation is None or reservation.closed or not self.is_call:
-            return False
-        reply = reservation.reply
-        if reply is not None and reply.is_success and reply.host != self.request.url.host:
-            return False
-        self.reservation = reservation
-        return True
-
     def begin(self, written: Callable[[Reservation], Any]) -> bool:
         """True if it has to be admitted before it is sent. `written` makes a trace of its way, see http/trace.py."""
         reservation, request = self.reservation, self.request
@@ -121,12 +107,20 @@ class Exchange:
 
 
 def exchange_of(request: Any) -> Exchange | None:
-    """That of a request which is sent for the reservation in force; None for any other."""
+    """That of a request which is sent for the reservation in force; None for any other.
+
+    While a stream runs, its reader may call somebody else in the same context: what goes to another host after a
+    success is not the reservation's.
+    """
     reservation = current_reservation.get()
-    if reservation is None:
+    if reservation is None or reservation.closed:
+        return None
+    reply = reservation.reply
+    if reply is not None and reply.is_success and reply.host != request.url.host:
         return None
     exchange = Exchange(request)
-    return exchange if exchange.joins(reservation) else None
+    exchange.reservation = reservation
+    return exchange if exchange.is_call else None
 
 
 def is_to_come(response: Any) -> bool:

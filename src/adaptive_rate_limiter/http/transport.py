@@ -6,12 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adaptive_rate_limiter.exceptions import ConfigurationError
-from adaptive_rate_limiter.http.exchange import FIRST_ERROR, Exchange, is_to_come
+from adaptive_rate_limiter.http.exchange import FIRST_ERROR, Exchange, exchange_of, is_to_come
 from adaptive_rate_limiter.http.payload import describe
 from adaptive_rate_limiter.http.streams import awatch, library_of, watch
 from adaptive_rate_limiter.http.trace import awritten, written
 from adaptive_rate_limiter.limiter import Limiter
-from adaptive_rate_limiter.reservation import current_reservation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,8 +64,10 @@ class _Transport:
 
     def _exchange(self, request: Any) -> Exchange | None:
         """None for what needs no reservation: reading, or what somebody has reserved, as a framework's own limiter."""
+        if exchange_of(request) is not None:
+            return None
         exchange = Exchange(request)
-        return exchange if exchange.is_call and not exchange.joins(current_reservation.get()) else None
+        return exchange if exchange.is_call else None
 
 
 class AdaptiveTransport(_Transport, _Base):
