@@ -42,7 +42,7 @@ from adaptive_rate_limiter.sharing import Shared
 from adaptive_rate_limiter.views import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 
     from typing_extensions import Unpack
 
@@ -123,7 +123,12 @@ class Limiter(Shown, Shared):
     # Acquire
 
     def acquire(
-        self, model: str | None = None, tokens: float | None = None, **options: Unpack[CallOptions]
+        self,
+        model: str | None = None,
+        tokens: float | None = None,
+        *,
+        route: Hashable = None,
+        **options: Unpack[CallOptions],
     ) -> Reservation:
         """Wait for the right to make one call, in fair order.
 
@@ -138,16 +143,21 @@ class Limiter(Shown, Shared):
         the whole limit or would wait beyond `timeout`, `max_wait` or a pause longer than `max_pause`; and
         ConfigurationError naming the argument and its value.
         """
-        reservation = self._reserve(model, tokens, options)
+        reservation = self._reserve(model, tokens, route, options)
         if not reservation.bucket.submit(reservation.call, ThreadWaker):
             self._wait(reservation)
         return reservation
 
     async def aacquire(
-        self, model: str | None = None, tokens: float | None = None, **options: Unpack[CallOptions]
+        self,
+        model: str | None = None,
+        tokens: float | None = None,
+        *,
+        route: Hashable = None,
+        **options: Unpack[CallOptions],
     ) -> Reservation:
         """`acquire` for coroutines, of any number of event loops at once."""
-        reservation = self._reserve(model, tokens, options)
+        reservation = self._reserve(model, tokens, route, options)
         del options  # ten thousand of them may wait
         if not reservation.bucket.submit(reservation.call, loop_waker):
             try:  # a context manager would be two more objects for each of ten thousand that wait
@@ -159,17 +169,27 @@ class Limiter(Shown, Shared):
         return reservation
 
     def try_acquire(
-        self, model: str | None = None, tokens: float | None = None, **options: Unpack[CallOptions]
+        self,
+        model: str | None = None,
+        tokens: float | None = None,
+        *,
+        route: Hashable = None,
+        **options: Unpack[CallOptions],
     ) -> Reservation | None:
         """A reservation if the call may go this instant, else None."""
-        reservation = self._reserve(model, tokens, options)
+        reservation = self._reserve(model, tokens, route, options)
         return reservation if reservation.bucket.step(Bucket.try_submit, reservation.call) else None
 
     def record(
-        self, model: str | None = None, tokens: float | None = None, **options: Unpack[CallOptions]
+        self,
+        model: str | None = None,
+        tokens: float | None = None,
+        *,
+        route: Hashable = None,
+        **options: Unpack[CallOptions],
     ) -> Reservation:
         """Count a call that goes in any case: for watching an application without holding it back."""
-        reservation = self._reserve(model, tokens, options)
+        reservation = self._reserve(model, tokens, route, options)
         reservation.bucket.step(Bucket.record, reservation.call)
         return reservation
 
@@ -265,8 +285,10 @@ class Limiter(Shown, Shared):
 
     # From a model to its bucket
 
-    def _reserve(self, model: str | None, tokens: float | None, options: CallOptions) -> Reservation:
-        key = (model, options.pop("route", None) if options else None)
+    def _reserve(
+        self, model: str | None, tokens: float | None, route: Hashable, options: CallOptions
+    ) -> Reservation:
+        key = (model, route)
         try:
             bucket = self.routes.at_hand[key]
         except (KeyError, TypeError):

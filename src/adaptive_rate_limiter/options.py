@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
@@ -37,7 +37,6 @@ class CallOptions(TypedDict, total=False):
     priority: float
     timeout: float | None
     estimated: bool
-    route: Hashable
 
 
 class WorkOptions(TypedDict, total=False):
@@ -73,7 +72,7 @@ def call_from(
     Raises ConfigurationError naming the argument and its value.
     """
     if unknown:
-        raise unknown_argument("acquire", unknown, ("model", "tokens", *CallOptions.__annotations__))
+        raise unknown_argument("acquire", unknown, ("model", "tokens", "route", *CallOptions.__annotations__))
     if input_tokens is not None:
         input_tokens = amount("input_tokens", input_tokens)
     if output_tokens is not None:

@@ -109,13 +109,14 @@ class Reservation:
 
     def pass_unread(self) -> bool:
         """Note a success without reading it, if nothing is near its limit and one was read just now; else False."""
-        core, limiter = self.bucket.bucket, self._limiter
+        limiter, call = self._limiter, self.call
         now = limiter.clock.now()
-        if not limiter.may_pass_unread or now >= core.unread_until:
+        if now >= self.bucket.bucket.unread_until or not limiter.may_pass_unread:
             return False
         self.refusal = None
-        if not core.note_reply(self.call, now):
-            self.bucket.step(Bucket.pass_unread, self.call)
+        call.replied_at = now
+        if call.hold is not None:  # it may just have been posted
+            self.bucket.step(Bucket.pass_unread, call)
         return True
 
     # The two ends
@@ -135,7 +136,8 @@ class Reservation:
         if self.closed:
             return False
         self._close()
-        return self.bucket.settle(self.call, Usage(input_tokens, output_tokens, tokens, cached_tokens))
+        usage = Usage(input_tokens, output_tokens, tokens, cached_tokens)
+        return self.bucket.settle(self.call, usage)
 
     def cancel(self) -> bool:
         """Give everything back: the request was never sent."""

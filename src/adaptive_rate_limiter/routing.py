@@ -23,6 +23,10 @@ Key: TypeAlias = "tuple[str | None, Hashable]"
 """A model and its route, which tells calls of one model to several hosts apart before the first is sent."""
 
 
+Seen: TypeAlias = "tuple[bytes, int | None, int]"
+"""Host, port and hash of the credential of a request."""
+
+
 class Url(Protocol):
     """Of httpx or httpx2; as text, it is whole."""
 
@@ -43,8 +47,7 @@ class Routes:
         self._make = make
         self._prefix = namespace.replace("%", "%25").replace("/", "%2F") + "/"
         self._secret = hashlib.blake2b(namespace.encode(errors="replace")).digest()
-        # (host, port, hash of the credential) -> origin
-        self._origins: dict[tuple[bytes, int | None, int], tuple[str, str]] = {}
+        self._origins: dict[Seen, tuple[str, str]] = {}
 
     def bucket_for(self, key: Key) -> LockedBucket:
         """Where the next call goes. Raises ConfigurationError if the model is no name, or the key cannot be hashed."""
@@ -66,16 +69,19 @@ class Routes:
         The first request of a model decides where its bucket belongs; one to another host or with another
         key moves to the bucket of that. True if it moved, and has to be admitted there.
         """
+        old = reservation.bucket
         seen = (url.raw_host, url.port, hash(credential))  # no credential stays in here
+        if seen == old.last_seen:
+            return False
         origin = self._origins.get(seen)
         if origin is None:
             origin = (urlsplit(str(url)).netloc.rpartition("@")[2].lower(), self._hashed(credential))
             if len(self._origins) < MOST_ROUTES:
                 self._origins[seen] = origin
-        old = reservation.bucket
         if old.origin is None:
             old.belong(origin, charging_for(str(url)))
         if old.origin == origin:
+            old.last_seen = seen
             return False
         home = self._bucket(reservation.model)
         if home.origin != origin:

@@ -38,8 +38,8 @@ def admitted(bucket, cost, now):
 
 def replied(bucket, call, now):
     """A success whose headers are not read."""
-    if not bucket.note_reply(call, now):
-        bucket.pass_unread(call, now)
+    call.replied_at = now
+    bucket.pass_unread(call, now)
 
 
 def left(bucket, now):

@@ -12,7 +12,6 @@ from weakref import WeakSet
 from adaptive_rate_limiter.backends.progress import Progress
 from adaptive_rate_limiter.backends.waking import wake
 from adaptive_rate_limiter.core.bucket import Bucket
-from adaptive_rate_limiter.core.journal import end
 from adaptive_rate_limiter.core.queue import FairQueue
 from adaptive_rate_limiter.observability.events import is_wanted, publish
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.clock import Clock, Timer
     from adaptive_rate_limiter.core.charging import Charging, Usage
     from adaptive_rate_limiter.core.queue import Call
+    from adaptive_rate_limiter.routing import Seen
 
 __all__ = ["LockedBucket"]
 
@@ -44,6 +44,7 @@ class LockedBucket:
         self.clock = clock
         self.model = bucket.model = model
         self.origin: tuple[str, str] | None = None  # host and hashed credential, once a request was seen
+        self.last_seen: Seen | None = None  # of a request that went there
         self._lock = threading.RLock()
         self._inside = False
         self._put_off: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
@@ -115,7 +116,8 @@ class LockedBucket:
         """`Bucket.settle`, as a step if that is more than a note."""
         if call.noted:
             with self._lock:
-                if end(call, usage, self.clock.now()):
+                if call.hold is None and call.end is None:
+                    call.end = usage, self.clock.now()
                     return True
         return self.step(Bucket.settle, call, usage)
 

@@ -20,7 +20,7 @@ from adaptive_rate_limiter.core.discovery import Discovery
 from adaptive_rate_limiter.core.estimate import Estimator
 from adaptive_rate_limiter.core.hold import RESERVED
 from adaptive_rate_limiter.core.hypotheses import MINUTE
-from adaptive_rate_limiter.core.journal import Journal, end, post
+from adaptive_rate_limiter.core.journal import Journal, post
 from adaptive_rate_limiter.core.ledger import Ledger
 from adaptive_rate_limiter.core.levels import BucketLevel
 from adaptive_rate_limiter.core.queue import Call, FairQueue
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from adaptive_rate_limiter.core.hold import Hold
 
-UNREAD = 0.05  # seconds for which headers say nothing new, where more than half of every limit is left
+UNREAD = 0.1  # seconds for which headers say nothing new, where more than half of every limit is left
 RUSH = 0.01  # of a bucket: more than that on its way at once is a burst
 
 
@@ -206,6 +206,7 @@ class Bucket:
             and not self.untold
             and self.concurrency.window == math.inf
             and not self.sizes.most
+            and not self.failures
             and self.tally.paused is None
             and self.estimator.steady
         )
@@ -321,14 +322,11 @@ class Bucket:
         else:
             self._passed(call, now)
 
-    def note_reply(self, call: Call, now: float) -> bool:
-        """`pass_unread` of a call that is only in the journal yet: needs no lock. False if it is not."""
-        call.replied_at = now
-        self.failures = 0
-        return call.hold is None  # else it may just have been posted
-
     def pass_unread(self, call: Call, now: float) -> None:
-        """A call went well, and nothing is near its limit: its header may stay unread until `unread_until`."""
+        """A call went well, and nothing is near its limit: its header may stay unread until `unread_until`.
+
+        Of one that is in the journal it is enough to note `replied_at` before, which needs no lock.
+        """
         if call.hold is not None:
             self._ledger.arrived(call.hold, now)
             self._passed(call, now)
@@ -350,7 +348,10 @@ class Bucket:
         """The true usage replaces the estimate. False if the call had already ended."""
         hold = call.hold
         if hold is None:
-            return end(call, usage, now)
+            if not call.reserved:
+                return False
+            call.end = usage, now
+            return True
         if hold.state is not RESERVED:
             return False
         charged = self.price(call, usage)

@@ -14,14 +14,13 @@ from adaptive_rate_limiter.core.hold import SETTLED
 
 if TYPE_CHECKING:
     from adaptive_rate_limiter.core.bucket import Bucket
-    from adaptive_rate_limiter.core.charging import Usage
     from adaptive_rate_limiter.core.hold import Hold
     from adaptive_rate_limiter.core.ledger import Ledger
     from adaptive_rate_limiter.core.queue import Call
     from adaptive_rate_limiter.core.quota import Cost
 
 MOST = 64  # calls in a journal
-LONGEST = 0.05  # seconds that one is open: windows give back that much later what is posted together
+LONGEST = 0.1  # seconds that one is open: windows give back that much later what is posted together
 
 
 class Journal:
@@ -62,14 +61,6 @@ class Journal:
         if len(calls) >= MOST:
             self.until = -math.inf
         return True
-
-
-def end(call: Call, usage: Usage, now: float) -> bool:
-    """Note that the call has ended. False if it is not in a journal any more, or has ended before."""
-    if call.hold is None and call.noted and call.end is None:
-        call.end = usage, now
-        return True
-    return False
 
 
 def post(bucket: Bucket, ledger: Ledger) -> None:
