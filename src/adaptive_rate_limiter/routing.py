@@ -14,17 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from adaptive_rate_limiter.backends.base import BaseBackend
-    from adaptive_rate_limiter.backends.locked import LockedBucket
+    from adaptive_rate_limiter.backends.locked import LockedBucket, Seen
     from adaptive_rate_limiter.reservation import Reservation
 
 MOST_ROUTES = 10_000  # of the lookups kept at hand; beyond, each takes a microsecond longer
 
 Key: TypeAlias = "tuple[str | None, Hashable]"
 """A model and its route, which tells calls of one model to several hosts apart before the first is sent."""
-
-
-Seen: TypeAlias = "tuple[bytes, int | None, int]"
-"""Host, port and hash of the credential of a request."""
 
 
 class Url(Protocol):

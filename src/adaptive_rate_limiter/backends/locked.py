@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
 from adaptive_rate_limiter.backends.progress import Progress
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from adaptive_rate_limiter.clock import Clock, Timer
     from adaptive_rate_limiter.core.charging import Charging, Usage
     from adaptive_rate_limiter.core.queue import Call
-    from adaptive_rate_limiter.routing import Seen
 
 __all__ = ["LockedBucket"]
 
 Result = TypeVar("Result")
+Seen: TypeAlias = "tuple[bytes, int | None, int]"
+"""Host, port and hash of the credential of a request."""
 
 SOONEST = 0.001  # seconds to the next timer at the least
 
