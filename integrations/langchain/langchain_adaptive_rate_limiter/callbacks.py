@@ -113,10 +113,10 @@ class RunObserver(ModelHandler):
             return
         AdmittedRun(reservation, manager)
         # Shared by the runs of one call, of which others may end without admission.
-        handlers = manager.handlers.copy()
+        handlers = manager.handlers
         if self in handlers:
+            manager.handlers = handlers = handlers.copy()
             handlers.remove(self)
-            manager.handlers = handlers
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
         kept = self._runs.get(run_id)
