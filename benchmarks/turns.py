@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from adaptive_rate_limiter.clock import SystemClock
 from benchmarks import compiled
 
-PROCESSES, ROUNDS, BLOCKS = 7, 4, 8
+PROCESSES, ROUNDS, BLOCKS = 7, 4, 6
 CALLS, FIRST_CALLS = 32, 150  # of each kind in a block, and before the first
 COMPILED = ", compiled"
 HEADS = ("way in", "without a limiter", "added", "added by the compiled wheel")
