@@ -155,7 +155,7 @@ def waiting_bytes(kind) -> float:
 FIGURES = {
     "sync, \u00b5s": (sync_us, REPEATS),
     "async, \u00b5s": (async_us, REPEATS),
-    "10,000 waiting, CPU s": (waiting_cpu_s, 5),
+    "10,000 waiting, CPU s": (waiting_cpu_s, 10),
     "a waiting caller, bytes": (waiting_bytes, 1),
 }
 

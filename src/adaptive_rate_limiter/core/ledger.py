@@ -71,7 +71,8 @@ class Ledger:
                 gauge.take(amount, hold.at)
                 if sends_told:
                     gauge.depart(amount)
-        hold.marks = [gauge.mark(cost, spent) for gauge in self.told]
+        if self.told:
+            hold.marks = [gauge.mark(cost, spent) for gauge in self.told]
         self.recent.append(hold)
         self.unanswered.add(hold)
         if sends_told:
