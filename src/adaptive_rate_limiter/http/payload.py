@@ -106,13 +106,13 @@ def _bound_in(place: Any) -> int | None:
 
 def usage_of(body: Any) -> dict[str, float] | None:
     """Arguments of `Reservation.settle` from a response or a stream's event; None if it tells no usage."""
-    if isinstance(body, list) and body:  # Gemini streams one array
-        body = body[-1]
     if type(body) is dict:
         plain = _plain(body.get("usage"))
         if plain is not None:
             return plain
-    elif not isinstance(body, Mapping):
+    elif isinstance(body, list) and body:  # Gemini streams one array
+        body = body[-1]
+    if not isinstance(body, Mapping):
         return None
     usage = _usage_in(body)
     started = False
@@ -136,9 +136,10 @@ def usage_in(content: bytes) -> dict[str, float] | None:
 
     To read a hundred vectors takes milliseconds, and whoever asked for them will read them as well.
     """
-    told = _last_usage_in(content) if len(content) > SHORT else None
-    if told or len(content) > WHOLE:
-        return told
+    if len(content) > SHORT:
+        told = _last_usage_in(content)
+        if told or len(content) > WHOLE:
+            return told
     return usage_of(_read(content))
 
 
