@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
+from adaptive_rate_limiter.core.charging import MOST, NUMBERS
 from adaptive_rate_limiter.core.estimate import guess_tokens
 from adaptive_rate_limiter.core.queue import Call
 from adaptive_rate_limiter.core.quota import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Quota, quotas_from
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CallOptions"]
 
-
-MOST = sys.float_info.max  # whole numbers above it cannot be counted with
 
 Eagerness: TypeAlias = Literal["never", "unseen", "always"]
 
@@ -153,7 +151,7 @@ def _check_order(tenant: object, priority: object) -> None:
 
 def amount(name: str, value: Any) -> float:
     """`value`, if it is a finite number of at least 0."""
-    if type(value) in {int, float} and 0 <= value <= MOST:
+    if type(value) in NUMBERS and 0 <= value <= MOST:
         return value  # type: ignore[no-any-return]  # it is one of the two
     number = _number(value)
     if not 0 <= number < math.inf:

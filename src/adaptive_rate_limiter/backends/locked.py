@@ -117,9 +117,8 @@ class LockedBucket:
         """`Bucket.settle`, as a step if that is more than a note."""
         if call.noted:
             with self._lock:
-                if call.hold is None and call.end is None:
-                    call.end = usage, self.clock.now()
-                    return True
+                if call.hold is None:
+                    return self.bucket.settle(call, usage, self.clock.now())
         return self.step(Bucket.settle, call, usage)
 
     def look(self, view: Callable[[Bucket, float], Result]) -> Result:
